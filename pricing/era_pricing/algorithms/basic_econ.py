@@ -1,0 +1,34 @@
+"""Algorithm 1 of the ERA paper: price what is promised against what will come."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from era_pricing.algorithms.base import Algorithm, Market
+from era_pricing.arrays import IntArray
+
+_LARGEST = float(2**62)
+
+
+class BasicEcon(Algorithm):
+    """Basic-Econ: each unit costs what the demand it displaces would have paid.
+
+    For slot t, the price of the i-th unit is the highest one at which predicted
+    demand, what is promised and i units together exceed the capacity; the cost of
+    W units is the sum over i = 1, ..., W. The cheapest start wins.
+
+    References
+    ----------
+    M. Babaioff et al., "ERA: A Framework for Economic Resource Allocation for the
+    Cloud", WWW'17 Companion, pp. 635-642, Algorithm 1.
+    """
+
+    name: ClassVar[str] = "basic-econ"
+
+    def rates(self, units: int, market: Market) -> IntArray:
+        """See `Algorithm.rates`; the sum over units is rounded to the nearest integer."""
+        remaining = np.maximum(market.free, units)
+        cost = market.predictor.cost(market.times, market.now, remaining, units, market.price_floor)
+        return np.rint(np.minimum(cost, _LARGEST)).astype(np.int64)

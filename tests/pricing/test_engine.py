@@ -1,0 +1,442 @@
+"""Reservations from the bid to their end."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from era_pricing import (
+    Algorithm,
+    Allocation,
+    Bid,
+    DuplicateReservation,
+    Feedback,
+    FirstFit,
+    Inventory,
+    Prior,
+    Reservation,
+    ResourceRequest,
+    TimeGrid,
+    UnknownReservation,
+)
+
+HOUR = 3600
+RICH = 10**12
+
+
+def book(era, job_id, arrival, hours=1, count=1, now=0, configuration="gpu"):
+    """Reserve exactly from `arrival` on."""
+    request = ResourceRequest(
+        configuration, hours * HOUR, arrival, arrival + hours * HOUR, count=count
+    )
+    decision = era.make_reservation(job_id, Bid(request, RICH), now=now)
+    assert decision.accepted, decision.reason
+    return decision.reservation
+
+
+def hourly(*weights):
+    """Prices that differ by hour: with 4 GPUs left, one costs 840 * (1 - 3 / demand)."""
+    return Prior(840, 6, [*weights, *([0] * (23 - len(weights))), 6])
+
+
+def test_a_start_inside_a_slot_pays_its_share_of_the_first_and_last_slot(make_era):
+    era = make_era(predictor=hourly(4, 5, 6))
+    assert list(era.prices("gpu", 0, 3)) == [210, 336, 420]
+    quote = era.quote(ResourceRequest("gpu", 2 * HOUR, 900, 900 + 2 * HOUR))
+    # 3/4 of the first slot, the second, 1/4 of the third: 157.5 + 336 + 105, rounded up.
+    assert quote.slot_prices == (158, 336, 105)
+    assert (quote.start, quote.end, quote.price) == (900, 900 + 2 * HOUR, 599)
+    assert list(quote.starts) == [900]
+
+
+def test_candidates_are_now_the_slot_boundaries_and_the_last_second_to_start(make_era):
+    era = make_era()
+    quote = era.quote(ResourceRequest("gpu", 3000, 100, 4 * HOUR + 50), now=70)
+    assert list(quote.starts) == [100, HOUR, 2 * HOUR, 3 * HOUR, 3 * HOUR + 50]
+    assert len(quote.prices) == 5
+    later = era.quote(ResourceRequest("gpu", 3000, 100, 3 * HOUR), now=4000)
+    assert list(later.starts) == [4000, 2 * HOUR]
+
+
+def test_a_start_inside_a_slot_needs_the_slot_after_its_last_full_one(make_era):
+    era = make_era()
+    book(era, "full", 2 * HOUR, count=4)
+    starts = era.quote(ResourceRequest("gpu", HOUR, 1800, 5 * HOUR)).starts
+    assert list(starts) == [1800, HOUR, 3 * HOUR, 4 * HOUR]
+    starts = era.quote(ResourceRequest("gpu", HOUR, HOUR + 1, 5 * HOUR)).starts
+    assert list(starts) == [3 * HOUR, 4 * HOUR]
+
+
+def test_of_equal_prices_the_earliest_start_wins(make_era):
+    quote = make_era().quote(ResourceRequest("gpu", HOUR, 0, 9 * HOUR))
+    assert set(quote.prices) == {quote.price}
+    assert quote.start == 0
+
+
+def test_the_same_hour_costs_the_same_on_any_grid(make_era):
+    prices = {
+        make_era(grid=TimeGrid(slot, 48 * HOUR), price_floor=1_000_001, algorithm=FirstFit())
+        .quote(ResourceRequest("gpu", HOUR, 0, HOUR))
+        .price
+        for slot in (60, 300, HOUR)
+    }
+    assert prices == {1_000_001}
+
+
+@pytest.mark.parametrize(
+    ("request_", "now", "says"),
+    [
+        (("gpu", 3500, 0, 3550), 0, "3500 seconds take 3600 in whole slots of 3600"),
+        (("gpu", HOUR, 0, 2 * HOUR), HOUR + 1, "the window has 3599 left"),
+        (("gpu", HOUR, 48 * HOUR, 50 * HOUR), 0, "the pool sells until 172800"),
+        (("gpu", HOUR, 10**30, 10**31), 0, "the pool sells until 172800"),
+        (("two", HOUR, 0, 2 * HOUR), 0, "no room for 2 GPUs for 3600 seconds"),
+    ],
+)
+def test_a_request_that_fits_nowhere_gets_a_reason_and_no_price(make_era, request_, now, says):
+    era = make_era()
+    for hour in (0, 1):
+        book(era, f"full-{hour}", hour * HOUR, count=3)
+    quote = era.quote(ResourceRequest(*request_), now=now)
+    assert not quote.feasible
+    assert quote.price is None
+    assert not len(quote.starts)
+    assert says in quote.reason
+    decision = era.make_reservation("a", Bid(ResourceRequest(*request_), RICH), now=now)
+    assert not decision.accepted
+    assert decision.price is None
+    assert decision.reason == quote.reason
+
+
+def test_the_horizon_moves_with_now(make_era):
+    era = make_era()
+    last = ResourceRequest("gpu", HOUR, 48 * HOUR, 49 * HOUR)
+    assert not era.quote(last, now=HOUR - 1).feasible
+    assert era.quote(last, now=HOUR).feasible
+
+
+def test_bundles_without_the_priced_resource_cost_nothing_and_always_fit(make_era):
+    era = make_era(capacity=0)
+    assert book(era, "a", 100, configuration="cpu", count=50).price == 0
+    assert list(era.prices("cpu", 0, 2)) == [0, 0]
+    assert era.get_current_allocation(now=200)["a"].count == 50
+    assert era.cancel("a", now=300) == 0
+
+
+def test_a_job_id_is_used_once(make_era):
+    era = make_era()
+    book(era, "a", 0)
+    with pytest.raises(DuplicateReservation, match="'a'"):
+        book(era, "a", 5 * HOUR)
+    assert era.promised(0, 8).sum() == 1
+
+
+def test_a_released_job_id_is_in_use_until_the_running_slot_ends(make_era):
+    era = make_era()
+    book(era, "a", 0, hours=2)
+    era.release("a", now=5)
+    with pytest.raises(DuplicateReservation):
+        book(era, "a", 5 * HOUR, now=HOUR - 1)
+    book(era, "a", 5 * HOUR, now=HOUR)
+
+
+@pytest.mark.parametrize("job_id", ["", None, 7])
+def test_a_job_id_is_a_text(make_era, job_id):
+    with pytest.raises(ValueError, match="job_id must be a text"):
+        book(make_era(), job_id, 0)
+
+
+@pytest.mark.parametrize("give_back", ["cancel", "release"])
+def test_before_the_start_all_is_refunded_and_freed(make_era, give_back):
+    era = make_era()
+    reservation = book(era, "a", 1800, hours=2, now=900)
+    assert getattr(era, give_back)("a", now=1799) == reservation.price > 0
+    assert not era.promised(0, 10).any()
+
+
+@pytest.mark.parametrize(
+    ("now", "kept", "occupied"),
+    [
+        (1800, 1, [1, 0, 0]),  # the first slot has begun
+        (HOUR - 1, 1, [1, 0, 0]),
+        (HOUR, 2, [1, 0]),  # seen from the second slot on
+        (2 * HOUR, 3, [1]),
+        (2 * HOUR + 1799, 3, [1]),
+    ],
+)
+@pytest.mark.parametrize("give_back", ["cancel", "release"])
+def test_a_release_refunds_the_slots_that_have_not_begun(make_era, give_back, now, kept, occupied):
+    era = make_era(predictor=hourly(4, 5, 6))
+    parts = book(era, "a", 1800, hours=2).slot_prices
+    assert len(parts) == 3
+    assert min(parts) > 0
+    assert getattr(era, give_back)("a", now=now) == sum(parts[kept:])
+    assert list(era.promised(now, len(occupied))) == occupied
+    assert era.get_current_allocation(now) == {}
+    with pytest.raises(UnknownReservation):
+        getattr(era, give_back)("a", now=now)
+
+
+def test_what_has_ended_cannot_be_given_back(make_era):
+    era = make_era()
+    book(era, "a", 0)
+    book(era, "b", 1800)
+    for job_id, now in [("a", HOUR), ("b", HOUR + 1800), ("never", HOUR + 1801)]:
+        with pytest.raises(UnknownReservation, match=f"no reservation with job id '{job_id}'"):
+            era.release(job_id, now=now)
+        with pytest.raises(KeyError):
+            era.cancel(job_id, now=now)
+
+
+def test_forget_leaves_no_trace(make_era):
+    era = make_era()
+    request = ResourceRequest("two", 3 * HOUR, 700, 4 * HOUR)
+    before = era.quote(request)
+    assert era.make_reservation("a", Bid(request, RICH)).accepted
+    assert era.quote(request).price > before.price
+    era.forget("a")
+    assert era.quote(request).price == before.price
+    assert era.reservations() == ()
+    assert era.make_reservation("a", Bid(request, RICH)).price == before.price
+    with pytest.raises(UnknownReservation):
+        era.forget("b")
+
+
+def test_the_allocation_is_what_should_run_now(make_era):
+    era = make_era()
+    book(era, "a", 1800, count=2)
+    expected = {"a": Allocation("gpu", 2, 2, 1800, 1800 + HOUR)}
+    assert era.get_current_allocation(now=1799) == {}
+    assert era.get_current_allocation(now=1800) == expected
+    assert era.get_current_allocation(now=1799 + HOUR) == expected
+    assert era.get_current_allocation(now=1800 + HOUR) == {}
+
+
+def test_asking_about_the_future_changes_nothing(make_era):
+    era = make_era()
+    book(era, "a", HOUR)
+    far = 10 * HOUR
+    era.quote(ResourceRequest("gpu", HOUR, far, far + HOUR), now=far)
+    era.prices("gpu", far, 3, now=far)
+    era.reservations(now=far)
+    assert era.get_current_allocation(now=far) == {}
+    assert list(era.get_current_allocation(now=HOUR)) == ["a"]
+    assert list(era.promised(HOUR, 1)) == [1]
+
+
+def test_time_never_runs_backwards(make_era):
+    era = make_era()
+    book(era, "a", 5 * HOUR, now=5 * HOUR)
+    decision = era.make_reservation(
+        "b", Bid(ResourceRequest("gpu", HOUR, 0, 6 * HOUR), RICH), now=0
+    )
+    assert decision.reservation.start == decision.reservation.made == 5 * HOUR
+
+
+def test_the_clock_is_asked_when_no_time_is_given(make_era):
+    now = 0.0
+    era = make_era(clock=lambda: now)
+    book(era, "a", HOUR, hours=2, now=None)
+    now = 2.5 * HOUR
+    assert "a" in era.get_current_allocation()
+    assert era.quote(ResourceRequest("gpu", HOUR, 0, 9 * HOUR)).starts[0] == now
+    assert era.release("a") == 0
+
+
+def test_prices_per_slot_for_charts(make_era):
+    era = make_era(predictor=hourly(4, 5, 6))
+    book(era, "full", HOUR, count=4)
+    assert list(era.prices("gpu", 10, 3, now=10)) == [210, -1, 420]
+    assert list(era.prices("two", 0, 3, now=HOUR)) == [-1, -1, 420 + 560]
+    assert list(era.prices("gpu", 48 * HOUR, 2, now=HOUR - 1)) == [-1, -1]
+    assert list(era.prices("gpu", 48 * HOUR, 2, now=HOUR)) == [210, -1]
+    assert list(era.capacity(0, 2)) == [4, 4]
+    assert list(era.promised(0, 3)) == [0, 4, 0]
+
+
+def test_feedback_is_kept_as_the_last_observation(make_era):
+    era = make_era()
+    feedback = Feedback(consumption={"a": 0.5}, waiting={"a": 2})
+    result = era.update(feedback, now=0)
+    assert era.observation == feedback
+    assert (result.released, result.broken, result.unknown) == ({}, {}, ())
+
+
+def test_terminated_jobs_are_released_once(make_era):
+    era = make_era(predictor=hourly(4, 5, 6))
+    parts = book(era, "a", 0, hours=2).slot_prices
+    result = era.update(Feedback(terminated=["a", "a", "b"]), now=100)
+    assert result.released == {"a": parts[1]}
+    assert result.unknown == ("a", "b")
+
+
+def test_more_capacity_can_be_sold(make_era):
+    era = make_era()
+    book(era, "a", 0, count=4)
+    era.update(Feedback(capacity=[(0, None, 6)]), now=0)
+    book(era, "b", 0, count=2)
+    assert list(era.capacity(0, 2)) == [6, 6]
+
+
+def test_lost_capacity_breaks_the_latest_first_and_no_more_than_needed(make_era):
+    era = make_era()
+    book(era, "large", 0, hours=3, count=3)
+    book(era, "small", 0, hours=3, count=1)
+    kept = book(era, "elsewhere", 5 * HOUR)
+    large = next(r for r in era.reservations() if r.job_id == "large")
+    result = era.update(Feedback(capacity=[(2 * HOUR, 3 * HOUR, 2)]), now=HOUR)
+    assert result.broken == {"large": large.price}  # all of it, though an hour was used
+    assert [r.job_id for r in era.reservations()] == ["small", kept.job_id]
+    assert list(era.promised(HOUR, 5)) == [1, 1, 0, 0, 1]
+    with pytest.raises(UnknownReservation):
+        era.release("large", now=HOUR)
+
+
+def test_of_two_that_cannot_both_stay_the_earlier_made_stays(make_era):
+    era = make_era()
+    book(era, "first", 0, count=2)
+    book(era, "second", 0, count=2)
+    assert list(era.update(Feedback(capacity=[(0, None, 3)]), now=0).broken) == ["second"]
+    assert list(era.update(Feedback(capacity=[(0, None, 2)]), now=0).broken) == []
+
+
+def test_what_was_released_makes_room_before_a_promise_is_broken(make_era):
+    era = make_era()
+    book(era, "a", 0, count=2)
+    book(era, "b", 0, count=2)
+    era.release("a", now=10)
+    assert list(era.promised(0, 1)) == [4]
+    assert era.update(Feedback(capacity=[(10, None, 2)]), now=10).broken == {}
+    assert list(era.promised(0, 1)) == [2]
+
+
+def test_what_ended_earlier_in_the_slot_is_not_broken(make_era):
+    era = make_era()
+    book(era, "a", 600, count=2)  # ends inside the second slot, which stays occupied
+    book(era, "b", HOUR, count=2)
+    assert era.update(Feedback(), now=HOUR).broken == {}
+    result = era.update(Feedback(capacity=[(HOUR, None, 2)]), now=HOUR + 700)
+    assert result.broken == {}
+    assert list(era.promised(HOUR, 1)) == [2]
+
+
+@pytest.mark.parametrize(
+    "change", [(0, 0, 1), (5, 2, 1), (0, None, -1), (0, None, 1.5), (0.5, None, 1), (0, None, True)]
+)
+def test_feedback_with_a_bad_change_changes_nothing(make_era, change):
+    era = make_era()
+    book(era, "a", 0)
+    with pytest.raises(ValueError, match="must be"):
+        era.update(Feedback(capacity=[(0, None, 0), change], terminated=["a"]), now=0)
+    assert list(era.capacity(0, 1)) == [4]
+    assert list(era.get_current_allocation(now=0)) == ["a"]
+
+
+def test_a_slot_has_the_least_capacity_of_its_seconds(make_era):
+    era = make_era()
+    changes = [(HOUR + 60, HOUR + 120, 1), (2 * HOUR, 3 * HOUR, 9), (4 * HOUR - 1, None, 7)]
+    era.update(Feedback(capacity=changes), now=0)
+    assert list(era.capacity(0, 6)) == [4, 1, 9, 4, 7, 7]
+    era.update(Feedback(capacity=[(HOUR, 2 * HOUR, 5)]), now=0)  # overrides what was there
+    assert list(era.capacity(0, 6)) == [4, 5, 9, 4, 7, 7]
+    era.update(Feedback(), now=3 * HOUR)  # what lies behind is dropped, the rest stays
+    assert list(era.capacity(3 * HOUR, 3)) == [4, 7, 7]
+
+
+def test_capacity_changes_of_the_past_take_no_memory():
+    sizes = []
+    for days in (1, 30):
+        inventory = Inventory(4)
+        for hour in range(24 * days):
+            inventory.drop_before(hour * HOUR)
+            inventory.set_capacity(hour * HOUR, (hour + 1) * HOUR, hour % 4)
+        sizes.append(len(pickle.dumps(inventory)))
+        assert list(inventory.capacity(np.array([hour, hour + 1]) * HOUR, HOUR)) == [3, 4]
+    assert sizes[1] < sizes[0] + 100
+
+
+def test_the_engine_forgets_capacity_changes_of_the_past(make_era):
+    inventory = Inventory(4)
+    era = make_era(inventory=inventory)
+    for hour in range(100):
+        era.update(Feedback(capacity=[(hour * HOUR, (hour + 1) * HOUR, hour % 4)]), now=hour * HOUR)
+    assert len(pickle.dumps(inventory)) < len(pickle.dumps(Inventory(4))) + 200
+
+
+def test_restore_rebuilds_the_plan_in_the_order_of_making(make_era):
+    era = make_era()
+    book(era, "a", 1800, hours=3, count=2, now=100)
+    book(era, "b", HOUR, hours=2, now=200)
+    book(era, "c", 40 * HOUR, now=300)
+    again = make_era()
+    again.restore(reversed(era.reservations()), now=300)
+    assert again.reservations() == era.reservations()
+    assert list(again.promised(0, 48)) == list(era.promised(0, 48))
+    assert again.release("a", now=HOUR) == era.release("a", now=HOUR)
+    again.restore(era.reservations(), now=2 * HOUR)
+    assert [r.job_id for r in again.reservations()] == ["b", "c"]
+    again.restore([], now=2 * HOUR)
+    assert not again.promised(0, 60).any()
+
+
+def test_restore_leaves_out_what_has_ended_and_keeps_what_lies_beyond_the_horizon(make_era):
+    old = Reservation("old", "gpu", 1, 1, 0, HOUR, (5,), 0)
+    far = Reservation("far", "gpu", 1, 1, 100 * HOUR, 101 * HOUR, (5,), 0)
+    era = make_era()
+    era.restore([old, far], now=HOUR)
+    assert era.reservations() == (far,)
+    assert list(era.promised(99 * HOUR, 3)) == [0, 1, 0]
+    assert era.cancel("far", now=2 * HOUR) == 5
+
+
+def test_restore_refuses_what_it_cannot_tell_apart_or_refund(make_era):
+    one = Reservation("a", "gpu", 1, 1, 0, HOUR, (5,), 0)
+    with pytest.raises(DuplicateReservation):
+        make_era().restore([one, one])
+    finer = Reservation("a", "gpu", 1, 1, 0, HOUR, (5, 5), 0)
+    with pytest.raises(ValueError, match="'a' has 2 slot prices, but takes 1 slots of 3600"):
+        make_era().restore([finer])
+
+
+class Fixed(Algorithm):
+    """Answers what the test wants it to."""
+
+    name = "fixed"
+
+    def __init__(self, rates, choice=0):
+        self._rates, self._choice = rates, choice
+
+    def rates(self, units, market):
+        return np.array(self._rates[: len(market.times)])
+
+    def choose(self, starts, prices, market):
+        return self._choice
+
+
+def test_an_algorithm_can_keep_slots_from_sale_but_not_oversell(make_era):
+    era = make_era(algorithm=Fixed([20, -1, 20, 20]))
+    book(era, "full", 3 * HOUR, count=4, now=0)
+    quote = era.quote(ResourceRequest("gpu", HOUR, 0, 4 * HOUR))
+    assert list(quote.starts) == [0, 2 * HOUR]
+
+
+def test_an_algorithm_can_decline(make_era):
+    decision = make_era(algorithm=Fixed([20, 30], None)).make_reservation(
+        "a", Bid(ResourceRequest("gpu", HOUR, 0, 2 * HOUR), RICH)
+    )
+    assert decision.price is None
+    assert decision.reason == "fixed offers no start in the window"
+    assert list(decision.quote.prices) == [20, 30]
+
+
+@pytest.mark.parametrize("rates", [[20], [20.0, 20.0]])
+def test_an_algorithm_must_answer_integers_for_every_slot(make_era, rates):
+    with pytest.raises(TypeError, match="rates of fixed must be 2 64-bit integers"):
+        make_era(algorithm=Fixed(rates)).quote(ResourceRequest("gpu", HOUR, 0, 2 * HOUR))
+
+
+def test_prices_beyond_64_bits_are_an_error_not_a_bargain(make_era):
+    with pytest.raises(OverflowError, match="prices must stay below"):
+        make_era(predictor=Prior(10**18, 6)).quote(ResourceRequest("gpu", HOUR, 0, 2 * HOUR))
