@@ -1,0 +1,71 @@
+# Every target sets itself up in .venv; nothing but Python 3.11+, git and make is needed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3)
+METADATA := setup.py pyproject.toml era_hub/_version.py
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint format clean distclean
+
+help: ## Show this help
+	@echo 'make TARGET [ARGS="..."] [PYTHON=python3.12]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Start a hub with the market on this machine (ARGS go to era-hub demo)
+	@$(BIN)/era-hub demo --dir .demo $(ARGS)
+
+test: lint ## Run the checks and all tests (ARGS go to pytest, e.g. ARGS="-m 'not browser'")
+	@echo "Running the tests ..."
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test ## Check style, types and the layering of imports
+	@echo "Checking style ..."
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "Checking types ..."
+	@$(BIN)/mypy
+	@echo "Checking imports ..."
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.test ## Mend style where it can be mended automatically
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## Remove caches and build outputs
+	@rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache \
+		.import_linter_cache
+	@find . -path ./$(VENV) -prune -o -type d \
+		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+distclean: clean ## Remove also the environment and the demo's data
+	@rm -rf $(VENV) .demo
+
+# Python writes pip last, so an environment that has it is whole.
+$(BIN)/pip:
+	@set -e; for python in $(PYTHONS); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "Creating $(VENV) with $$("$$python" --version) (once) ..."; \
+			"$$python" -m venv $(VENV); \
+			exit; \
+		fi; \
+	done; \
+	echo "Python 3.11 or later is needed; none was found. Name one: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+# Installing again is needed only when the metadata changes: the packages are
+# installed in editable form.
+$(VENV)/.demo: $(METADATA) | $(BIN)/pip
+	@echo "Installing ERA Hub, JupyterHub and JupyterLab (once, takes a few minutes) ..."
+	@$(PIP_INSTALL) --editable '.[hub,notebook,demo]'
+	@touch $@
+
+$(VENV)/.test: $(METADATA) | $(BIN)/pip
+	@echo "Installing ERA Hub and the test tools (once, takes a few minutes) ..."
+	@$(PIP_INSTALL) --editable '.[hub,notebook,demo,test]'
+	@touch $(VENV)/.demo $@
