@@ -16,6 +16,8 @@ FOLDERS = {
     "era_spawner": "spawner/era_spawner",
     "era_extension": "extension/era_extension",
 }
+LAB = "extension/era_extension/lab"
+LABEXTENSION = "share/jupyter/labextensions/era-extension"
 
 
 def version() -> str:
@@ -30,6 +32,10 @@ def packages() -> list[str]:
         found.append(name)
         found += [f"{name}.{sub}" for sub in find_packages(folder)]
     return found
+
+
+def files(folder: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.*"))
 
 
 ENGINE = ["numpy>=1.26,<3"]
@@ -57,6 +63,7 @@ EXTRAS["test"] = [
     "hypothesis>=6.100,<7",
     "playwright>=1.44,<2",
     "jsonschema>=4.21,<5",
+    "openapi-spec-validator>=0.7,<1",
     "ruff>=0.5",
     "mypy>=1.10,<3",
     "import-linter>=2.16,<3",
@@ -77,10 +84,15 @@ setup(
     package_data={
         "era_hub": ["client/*.js", "web/templates/*", "web/static/*", "store/migrations/*.mako"],
         "era_spawner": ["templates/*", "static/*"],
-        "era_extension": ["static/*"],
+        "era_extension": ["static/*", "lab/*.json", "lab/labextension/**/*"],
     },
     data_files=[
         ("share/era-hub/examples", ["examples/train_digits.ipynb", "examples/train_digits.py"]),
+        # Where Jupyter looks for extensions. An editable install leaves these out; the
+        # Makefile links them instead.
+        ("etc/jupyter/jupyter_server_config.d", [f"{LAB}/era_extension.json"]),
+        (LABEXTENSION, [f"{LAB}/labextension/package.json"]),
+        (f"{LABEXTENSION}/static", files(f"{LAB}/labextension/static")),
     ],
     install_requires=ENGINE + CLIENT,
     extras_require=EXTRAS,

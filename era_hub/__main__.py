@@ -1,0 +1,6 @@
+"""``python -m era_hub``."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

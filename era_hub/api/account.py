@@ -1,0 +1,85 @@
+"""The caller: who they are, their credits, what they should know."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from .. import models, views
+from ..models import Kind, Notice, State
+from .base import ApiHandler, Problem, Scope, endpoint
+
+WARN_MINUTES = (5, 15)
+
+
+class AccountQuery(BaseModel):
+    """Whose account."""
+
+    user: str | None = Field(None, description="for admins and the spawner: whose")
+    limit: int = Field(100, ge=1, le=1000, description="at most so many entries")
+
+
+class UserHandler(ApiHandler):
+    """GET user"""
+
+    @endpoint("Who is calling", models.User)
+    async def get(self) -> models.User:
+        caller = self.require(Scope.BID, Scope.ADMIN, Scope.SPAWN)
+        return models.User(name=caller.name, kind=caller.kind, scopes=sorted(caller.scopes))
+
+
+class AccountHandler(ApiHandler):
+    """GET account"""
+
+    @endpoint("Balance and ledger", models.Account, query=AccountQuery)
+    async def get(self, query: AccountQuery) -> models.Account:
+        user = self.looking_at(query.user)
+        if user is None:
+            raise Problem(422, "user: say whose account")
+        statement = await self.run(self.services.market.statement, user, query.limit)
+        return models.Account(
+            name=user,
+            balance=statement.balance,
+            held=statement.held,
+            entries=[
+                models.LedgerEntry(
+                    id=each.id,
+                    at=views.when(each.at),
+                    kind=each.kind,
+                    amount=each.amount,
+                    balance=each.balance,
+                    reservation=each.reservation_id,
+                    memo=each.memo,
+                )
+                for each in statement.movements
+            ],
+        )
+
+
+class NoticesHandler(ApiHandler):
+    """GET notices"""
+
+    @endpoint("What the caller should know now", list[models.Notice])
+    async def get(self) -> list[Notice]:
+        user = self.looking_at(None)
+        market = self.services.market
+        found = await self.run(market.reservations, user=user, current=True, kind=Kind.NOTEBOOK)
+        now = market.clock()
+        return [notice for each in found if (notice := _ending(each, now)) is not None]
+
+
+def _ending(reservation: models.Reservation, now: int) -> Notice | None:
+    """The warning 15 and 5 minutes before a running notebook's reservation ends."""
+    left = int(reservation.end.timestamp()) - now
+    if reservation.state is not State.ACTIVE or left <= 0:
+        return None
+    for minutes in WARN_MINUTES:
+        if left <= minutes * 60:
+            return Notice(
+                id=f"{reservation.id}-{minutes}",
+                level="warning",
+                text=f"Your reservation ends in {max(1, round(left / 60))} min, and the server "
+                "stops then. Save your work.",
+                reservation=reservation.id,
+                at=views.when(now),
+            )
+    return None

@@ -1,0 +1,116 @@
+"""Prices and quotes."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from era_pricing import Configuration
+from era_pricing import Quote as EngineQuote
+
+from .. import models, views
+from ..market import Market
+from .base import ApiHandler, endpoint
+
+
+class MarketQuery(BaseModel):
+    """How far to look ahead."""
+
+    hours: float = Field(24, gt=0, le=24 * 31, description="length of the lists in hours")
+
+
+class MarketHandler(ApiHandler):
+    """GET market"""
+
+    @endpoint("Prices now and for the coming hours", models.Market, query=MarketQuery)
+    async def get(self, query: MarketQuery) -> models.Market:
+        return await self.run(self._market, query.hours)
+
+    def _market(self, hours: float) -> models.Market:
+        market, era = self.services.market, self.services.market.era
+        now, slot = market.clock(), era.grid.slot
+        first = now - now % slot
+        count = max(1, min(int(hours * 3600 // slot), era.grid.horizon // slot))
+        return models.Market(
+            now=views.when(now),
+            pool=market.pool,
+            slot=slot,
+            first_slot=views.when(first),
+            horizon=views.when(era.grid.horizon_end(now)),
+            resource=era.resource,
+            simulated=self.services.cloud.simulated,
+            capacity=era.capacity(first, count).tolist(),
+            promised=era.promised(first, count).tolist(),
+            configurations=[
+                _prices(market, each, first, count, now) for each in market.configurations.values()
+            ],
+        )
+
+
+def _prices(
+    market: Market, configuration: Configuration, first: int, count: int, now: int
+) -> models.ConfigurationPrices:
+    era = market.era
+    by_slot = era.prices(configuration.name, first, count, now)
+    prices = [None if price < 0 else price for price in by_slot.tolist()]
+    current = prices[0]
+    return models.ConfigurationPrices(
+        name=configuration.name,
+        title=configuration.title or configuration.name,
+        description=configuration.description,
+        resources=dict(configuration.resources),
+        gpus=configuration.units(era.resource),
+        price_per_hour=None if current is None else current * 3600 // era.grid.slot,
+        prices=prices,
+    )
+
+
+class QuotesHandler(ApiHandler):
+    """POST quotes"""
+
+    @endpoint("Price of a request at every start", models.Quote, body=models.QuoteRequest)
+    async def post(self, body: models.QuoteRequest) -> models.Quote:
+        market = self.services.market
+        quote = await self.run(market.quote, body)
+        slots = market.era.grid.slots_for(body.duration)
+        duration = slots * market.era.grid.slot
+        alternative = None
+        if not quote.feasible:
+            alternative = await self.run(find_alternative, market, body, quote)
+        return models.Quote(
+            configuration=body.configuration,
+            duration=duration,
+            feasible=quote.feasible,
+            best=best_start(quote),
+            starts=_starts(quote, duration),
+            alternative=alternative,
+        )
+
+
+def best_start(quote: EngineQuote) -> models.Start | None:
+    """The cheapest start of a quote."""
+    if quote.start is None or quote.end is None or quote.price is None:
+        return None
+    return models.Start(start=views.when(quote.start), end=views.when(quote.end), price=quote.price)
+
+
+def _starts(quote: EngineQuote, duration: int) -> list[models.Start]:
+    return [
+        models.Start(start=views.when(start), end=views.when(start + duration), price=price)
+        for start, price in zip(quote.starts.tolist(), quote.prices.tolist(), strict=True)
+    ]
+
+
+def find_alternative(
+    market: Market, request: models.RequestBase, quote: EngineQuote
+) -> models.Start | None:
+    """The cheapest start anywhere ahead, if it helps: cheaper, or the only one there is."""
+    horizon = market.era.grid.horizon_end(market.clock())
+    wide = request.model_copy(update={"deadline": views.when(horizon)})
+    best = best_start(market.quote(models.QuoteRequest(**_common(wide))))
+    if best is None or (quote.price is not None and best.price >= quote.price):
+        return None
+    return best
+
+
+def _common(request: models.RequestBase) -> dict[str, object]:
+    return {name: getattr(request, name) for name in models.RequestBase.model_fields}

@@ -1,0 +1,143 @@
+"""Every endpoint of the service, written once for both kinds of client.
+
+A client supplies `_call`, which sends one request; the synchronous client
+returns the answer, the asynchronous one an awaitable of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from .. import models
+
+
+class EraError(Exception):
+    """The service refused a request; the text says what to change.
+
+    Attributes
+    ----------
+    status : int
+        HTTP status; 0 if the service could not be reached.
+    """
+
+    def __init__(self, detail: str, status: int = 0) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Calls(ABC):
+    """The API of the service as methods; see :mod:`era_hub.models` for the types."""
+
+    @abstractmethod
+    def _call(
+        self,
+        method: str,
+        path: str,
+        answer: Any,
+        *,
+        body: BaseModel | None = None,
+        params: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Send one request and parse the answer as `answer`."""
+
+    # -- the market ---------------------------------------------------------
+
+    def market(self, hours: float = 24) -> Any:
+        """Prices now and for the coming `hours`, a `models.Market`."""
+        return self._call("GET", "market", models.Market, params={"hours": hours})
+
+    def quote(self, request: models.QuoteRequest) -> Any:
+        """Price at every start in the window, a `models.Quote`; commits nobody."""
+        return self._call("POST", "quotes", models.Quote, body=request)
+
+    # -- reservations -------------------------------------------------------
+
+    def reserve(
+        self, request: models.ReservationRequest, idempotency_key: str | None = None
+    ) -> Any:
+        """Bid for a notebook server; a `models.Outcome`."""
+        return self._call(
+            "POST", "reservations", models.Outcome, body=request, idempotency_key=idempotency_key
+        )
+
+    def reservations(
+        self, *, user: str | None = None, current: bool = False, kind: models.Kind | None = None
+    ) -> Any:
+        """Reservations, newest first: one's own, or for admins and the spawner those of `user`."""
+        params = {"user": user, "current": current or None, "kind": kind}
+        return self._call("GET", "reservations", list[models.Reservation], params=params)
+
+    def reservation(self, reservation_id: str) -> Any:
+        """One `models.Reservation`."""
+        return self._call("GET", f"reservations/{_part(reservation_id)}", models.Reservation)
+
+    def give_back(self, reservation_id: str) -> Any:
+        """Cancel (before its start) or release a reservation; harmless when repeated."""
+        return self._call("DELETE", f"reservations/{_part(reservation_id)}", models.Reservation)
+
+    def claim(self, reservation_id: str) -> Any:
+        """Start a reservation and get its GPUs; for the spawner's service only."""
+        path = f"reservations/{_part(reservation_id)}/claim"
+        return self._call("POST", path, models.Reservation)
+
+    # -- jobs ---------------------------------------------------------------
+
+    def submit(self, request: models.JobRequest, idempotency_key: str | None = None) -> Any:
+        """Bid for a background job; a `models.JobOutcome`."""
+        return self._call(
+            "POST", "jobs", models.JobOutcome, body=request, idempotency_key=idempotency_key
+        )
+
+    def jobs(self, *, user: str | None = None, current: bool = False) -> Any:
+        """A list of `models.Job`, newest first."""
+        params = {"user": user, "current": current or None}
+        return self._call("GET", "jobs", list[models.Job], params=params)
+
+    def job(self, job_id: str) -> Any:
+        """One `models.Job`."""
+        return self._call("GET", f"jobs/{_part(job_id)}", models.Job)
+
+    def cancel_job(self, job_id: str) -> Any:
+        """Stop a job or take it out of the queue; the unused rest is refunded."""
+        return self._call("DELETE", f"jobs/{_part(job_id)}", models.Job)
+
+    def log(self, job_id: str, offset: int = 0) -> Any:
+        """A `models.Log`: what the job printed from byte `offset` on."""
+        path = f"jobs/{_part(job_id)}/log"
+        return self._call("GET", path, models.Log, params={"offset": offset})
+
+    # -- the caller ---------------------------------------------------------
+
+    def account(self, user: str | None = None) -> Any:
+        """Balance and ledger, a `models.Account`."""
+        return self._call("GET", "account", models.Account, params={"user": user})
+
+    def notices(self) -> Any:
+        """What the caller should know now, a list of `models.Notice`."""
+        return self._call("GET", "notices", list[models.Notice])
+
+    def user(self) -> Any:
+        """Who is calling, a `models.User`."""
+        return self._call("GET", "user", models.User)
+
+    def allocation(self) -> Any:
+        """What runs right now, a list of `models.Reservation`; for admins and services."""
+        return self._call("GET", "allocation", list[models.Reservation])
+
+    def health(self) -> Any:
+        """Whether the service works, a `models.Health`; needs no login."""
+        return self._call("GET", "health", models.Health)
+
+    def version(self) -> Any:
+        """A `models.Version`; needs no login."""
+        return self._call("GET", "version", models.Version)
+
+
+def _part(text: str) -> str:
+    # Dots too: "..", as it is, would be a step up.
+    return quote(text, safe="").replace(".", "%2E")

@@ -1,0 +1,449 @@
+"""The market: one writer that turns bids into reservations and money.
+
+Budget check, engine call, ledger hold and reservation row happen in one
+transaction, on the database's writer thread (`Database.run`). The engine's plan
+is a cache of the database: whenever a transaction fails half-way the plan is
+rebuilt from what is stored.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from era_pricing import (
+    Bid,
+    BidError,
+    Configuration,
+    Decision,
+    Era,
+    ResourceRequest,
+    UnknownReservation,
+)
+from era_pricing import Quote as EngineQuote
+
+from . import models, records, views
+from .models import JobState, Kind, State
+from .store.database import Database
+from .store.ledger import Ledger, Movement
+from .store.tables import Job, Reservation
+
+OPEN = (State.ACCEPTED, State.ACTIVE)
+
+
+class MarketError(Exception):
+    """A request the market can't follow; the text says why and what would work."""
+
+
+class NotFound(MarketError):
+    """No such reservation or job."""
+
+
+class Conflict(MarketError):
+    """Not possible in the reservation's present state."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The market's answer to a bid."""
+
+    accepted: bool
+    price: int | None
+    reason: str | None
+    quote: EngineQuote | None
+    reservation: models.Reservation | None = None
+    job: models.Job | None = None
+
+
+@dataclass(frozen=True)
+class Statement:
+    """An account as its owner sees it."""
+
+    balance: int
+    held: int
+    movements: list[Movement]
+
+
+class Market:
+    """All changes of one pool's promises and of the money behind them.
+
+    Parameters
+    ----------
+    database : Database
+    era : Era
+        The engine; its plan is rebuilt from the database by `rebuild`.
+    configurations : sequence of Configuration
+        What is for sale, in the order in which it is shown.
+    pool : str
+    gpus : sequence of int
+        Indices of the pool's GPUs.
+    grant : int
+        Starting grant of a new account, in micro-credits.
+    clock : callable
+        UTC seconds now.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        era: Era,
+        configurations: Sequence[Configuration],
+        pool: str,
+        gpus: Sequence[int],
+        grant: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self.database = database
+        self.era = era
+        self.configurations = {each.name: each for each in configurations}
+        self.pool = pool
+        self.gpus = tuple(gpus)
+        self.grant = grant
+        self.clock = clock
+
+    # -- bids ---------------------------------------------------------------------
+
+    def quote(self, request: models.RequestBase) -> EngineQuote:
+        """Prices for a request, without commitment.
+
+        Raises
+        ------
+        BidError
+            If the request makes no sense; the text says what to change.
+        """
+        now = self.clock()
+        return self.era.quote(self._resource_request(request, now), now)
+
+    def reserve(
+        self,
+        user: str,
+        request: models.ReservationRequest | models.JobRequest,
+        idempotency_key: str | None = None,
+    ) -> Verdict:
+        """Decide on a bid; if the market takes it, hold its price and store it."""
+        now = self.clock()
+        with self._transaction() as session:
+            repeated = _by_key(session, user, idempotency_key)
+            if repeated is not None:
+                return _accepted(repeated, None)
+            ledger = Ledger(session, now)
+            account = ledger.user(user, self.grant)
+            job_id = str(uuid.uuid4())
+            wanted = self._resource_request(request, now)
+            decision = self.era.make_reservation(job_id, Bid(wanted, request.value), now)
+            if decision.reservation is None:
+                return Verdict(False, decision.price, _declined(decision), decision.quote)
+            promise, balance = decision.reservation, ledger.balance(account)
+            if balance < promise.price:
+                self.era.forget(job_id)
+                return Verdict(
+                    False, promise.price, _too_poor(promise.price, balance), decision.quote
+                )
+            row = records.new_reservation(promise, wanted, user, request, idempotency_key)
+            row.pool = self.pool
+            session.add(row)
+            session.flush()
+            what = f"{request.configuration} for {_hours(row.duration)}"
+            ledger.hold(account, row.price, row.id, f"reserved {what}")
+            return _accepted(row, decision.quote)
+
+    # -- the life of a reservation --------------------------------------------------
+
+    def claim(self, reservation_id: str) -> models.Reservation:
+        """Start a reservation: give it GPUs of its own. Claiming twice changes nothing.
+
+        GPUs are chosen at the start, not at the promise: whatever runs then leaves
+        enough indices free, while choosing earlier could fragment the future.
+
+        Raises
+        ------
+        Conflict
+            If it has not begun, has ended, or its GPUs are still being freed.
+        """
+        now = self.clock()
+        with self._transaction() as session:
+            row = _get(session, reservation_id)
+            if row.state not in OPEN:
+                raise Conflict(f"reservation {row.id} is {row.state}; make a new one")
+            if not row.start <= now < row.end:
+                raise Conflict(f"reservation {row.id} runs from {views.when(row.start)} only")
+            if row.state == State.ACCEPTED or not row.has_workload:
+                row.gpus = self._free_gpus(session, row.units)
+                row.state = State.ACTIVE
+                row.has_workload = True
+                row.message = ""
+            return views.reservation(row)
+
+    def give_back(self, reservation_id: str, stopped: bool = False) -> models.Reservation:
+        """Cancel a reservation before its start, release it after. Harmless when repeated.
+
+        Parameters
+        ----------
+        stopped : bool
+            The caller knows that its workload is gone.
+        """
+        with self._transaction() as session:
+            row = _get(session, reservation_id)
+            if row.state in OPEN:
+                early = row.state == State.ACCEPTED and self.clock() < row.start
+                self._end(session, row, State.CANCELLED if early else State.RELEASED)
+                if row.job is not None and not JobState(row.job.state).final:
+                    row.job.state = JobState.CANCELLED
+            if stopped:
+                row.has_workload = False
+            return views.reservation(row)
+
+    def end(
+        self, reservation_id: str, state: State, message: str = "", refund_all: bool = False
+    ) -> None:
+        """End an open reservation and settle it; on one that has ended, do nothing."""
+        with self._transaction() as session:
+            row = _get(session, reservation_id)
+            if row.state in OPEN:
+                self._end(session, row, state, message, refund_all)
+
+    def note(self, reservation_id: str, message: str) -> None:
+        """Tell the owner of an open reservation why it has not started yet."""
+        with self._transaction() as session:
+            _get(session, reservation_id).message = message
+
+    def job_started(self, job_id: str, directory: str) -> None:
+        """The cloud has started a job."""
+        with self._transaction() as session:
+            job = _get_job(session, job_id)
+            job.directory = directory
+            if job.state == JobState.QUEUED:
+                job.state = JobState.RUNNING
+
+    def job_ended(self, job_id: str, state: JobState, exit_code: int | None, message: str) -> None:
+        """A job's process is gone: settle its reservation and free its GPUs."""
+        with self._transaction() as session:
+            job = _get_job(session, job_id)
+            if not JobState(job.state).final:
+                job.state, job.exit_code, job.message = state, exit_code, message
+            if job.reservation.state in OPEN:
+                self._end(session, job.reservation, State.COMPLETED)
+            job.reservation.has_workload = False
+
+    def job_failed_to_start(self, job_id: str, message: str) -> None:
+        """The cloud could not start a job: full refund."""
+        with self._transaction() as session:
+            job = _get_job(session, job_id)
+            if job.reservation.state in OPEN:
+                job.state, job.message = JobState.FAILED, message
+                self._end(session, job.reservation, State.FAILED, message, refund_all=True)
+            job.reservation.has_workload = False
+
+    def workload_gone(self, reservation_id: str) -> None:
+        """The workload of an ended reservation has stopped: its GPUs are free."""
+        with self._transaction() as session:
+            _get(session, reservation_id).has_workload = False
+
+    # -- questions --------------------------------------------------------------------
+
+    def reservation(self, reservation_id: str) -> models.Reservation:
+        """One reservation; raises `NotFound`."""
+        with self._transaction() as session:
+            return views.reservation(_get(session, reservation_id))
+
+    def reservations(
+        self,
+        user: str | None = None,
+        current: bool = False,
+        kind: Kind | None = None,
+        with_workload: bool = False,
+        limit: int = 500,
+    ) -> list[models.Reservation]:
+        """Reservations, newest first; with `with_workload` also ended ones still stopping."""
+        query = select(Reservation).filter_by(pool=self.pool)
+        if user is not None:
+            query = query.filter_by(user=user)
+        if kind is not None:
+            query = query.filter_by(kind=kind)
+        if with_workload:
+            query = query.where(Reservation.state.in_(OPEN) | Reservation.has_workload)
+        elif current:
+            query = query.where(Reservation.state.in_(OPEN))
+        query = query.order_by(Reservation.created.desc(), Reservation.id).limit(limit)
+        with self._transaction() as session:
+            return [views.reservation(row) for row in session.scalars(query)]
+
+    def job(self, job_id: str) -> models.Job:
+        """One job; raises `NotFound`."""
+        with self._transaction() as session:
+            return views.job(_get_job(session, job_id))
+
+    def jobs(
+        self, user: str | None = None, current: bool = False, limit: int = 200
+    ) -> list[models.Job]:
+        """Jobs, newest first."""
+        query = select(Job).join(Reservation).filter(Reservation.pool == self.pool)
+        if user is not None:
+            query = query.where(Reservation.user == user)
+        if current:
+            query = query.where(Reservation.state.in_(OPEN))
+        query = query.order_by(Reservation.created.desc(), Reservation.id).limit(limit)
+        with self._transaction() as session:
+            return [views.job(row) for row in session.scalars(query)]
+
+    def work(self, job_id: str) -> Work:
+        """What a job is to run."""
+        with self._transaction() as session:
+            job = _get_job(session, job_id)
+            files = {} if job.script is None else {job.filename: job.script}
+            return Work(tuple(job.command), files, dict(job.environment))
+
+    def statement(self, user: str, limit: int = 100) -> Statement:
+        """The user's account; opened, with its starting grant, on first sight."""
+        with self._transaction() as session:
+            ledger = Ledger(session, self.clock())
+            account = ledger.user(user, self.grant)
+            still_open = select(Reservation.price).where(
+                Reservation.user == user, Reservation.state.in_(OPEN)
+            )
+            return Statement(
+                balance=ledger.balance(account),
+                held=sum(session.scalars(still_open)),
+                movements=ledger.statement(account, limit),
+            )
+
+    # -- inside -----------------------------------------------------------------------
+
+    def rebuild(self) -> None:
+        """Make the engine's plan what the database says."""
+        query = select(Reservation).where(
+            Reservation.pool == self.pool,
+            Reservation.state.in_(OPEN),
+            Reservation.end > self.clock(),
+        )
+        with self.database.session.begin() as session:
+            self.era.restore([records.promise(row) for row in session.scalars(query)])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        try:
+            with self.database.session.begin() as session:
+                yield session
+        except (MarketError, BidError):
+            raise  # found before the engine changed anything
+        except Exception:
+            self.rebuild()
+            raise
+
+    def _resource_request(self, request: models.RequestBase, now: int) -> ResourceRequest:
+        arrival = now if request.arrival is None else int(request.arrival.timestamp())
+        begin = max(arrival, now)
+        # The engine sells whole slots; what rounding adds must not cost a start.
+        rounded = self.era.grid.slots_for(request.duration) * self.era.grid.slot
+        deadline = begin + request.duration
+        if request.deadline is not None:
+            deadline = int(request.deadline.timestamp())
+        if deadline <= now:
+            raise BidError(f"deadline: {request.deadline} has passed; choose a later one")
+        if deadline - begin < request.duration:
+            raise BidError(
+                f"deadline: the window of {deadline - begin} s is shorter than the duration of "
+                f"{request.duration} s; choose a later deadline or a shorter duration"
+            )
+        return ResourceRequest(
+            configuration=request.configuration,
+            duration=request.duration,
+            arrival=begin,
+            deadline=deadline + rounded - request.duration,
+            count=request.count,
+        )
+
+    def _end(
+        self,
+        session: Session,
+        row: Reservation,
+        state: State,
+        message: str = "",
+        refund_all: bool = False,
+    ) -> None:
+        now = self.clock()
+        try:
+            refund = self.era.release(row.id, now)
+        except UnknownReservation:
+            refund = 0  # over already; the plan has forgotten it
+        if refund_all:
+            refund = row.price
+        ledger = Ledger(session, now)
+        account = ledger.user(row.user, self.grant)
+        ledger.settle(account, row.price, refund, row.id, f"{state} {row.configuration}")
+        row.state, row.refunded, row.ended, row.message = state, refund, now, message
+
+    def _free_gpus(self, session: Session, units: int) -> list[int]:
+        taken = {
+            index
+            for row in session.scalars(select(Reservation).filter_by(has_workload=True))
+            for index in row.gpus or ()
+        }
+        free = [index for index in self.gpus if index not in taken]
+        if len(free) < units:
+            raise Conflict("the GPUs are still being freed; they are yours within moments")
+        return free[:units]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job is to run: a command, files for its directory, and environment."""
+
+    command: tuple[str, ...]
+    files: dict[str, str]
+    environment: dict[str, str]
+
+
+def _accepted(row: Reservation, quote: EngineQuote | None) -> Verdict:
+    return Verdict(
+        True,
+        row.price,
+        None,
+        quote,
+        views.reservation(row),
+        None if row.job is None else views.job(row.job),
+    )
+
+
+def _get(session: Session, reservation_id: str) -> Reservation:
+    row = session.get(Reservation, reservation_id)
+    if row is None:
+        raise NotFound(f"there is no reservation {reservation_id!r}")
+    return row
+
+
+def _get_job(session: Session, job_id: str) -> Job:
+    row = session.get(Job, job_id)
+    if row is None:
+        raise NotFound(f"there is no job {job_id!r}")
+    return row
+
+
+def _by_key(session: Session, user: str, key: str | None) -> Reservation | None:
+    if key is None:
+        return None
+    return session.scalar(select(Reservation).filter_by(user=user, idempotency_key=key))
+
+
+def _declined(decision: Decision) -> str:
+    if decision.price is None:
+        return decision.reason or "nothing is free in the window"
+    price = models.format_credits(decision.price)
+    return f"the price is {price} credits, more than the most you would pay"
+
+
+def _too_poor(price: int, balance: int) -> str:
+    return (
+        f"the price is {models.format_credits(price)} credits, but only "
+        f"{models.format_credits(balance)} are free on your account"
+    )
+
+
+def _hours(seconds: int) -> str:
+    parts = ((seconds // 3600, "h"), (seconds % 3600 // 60, "min"), (seconds % 60, "s"))
+    return " ".join(f"{amount} {unit}" for amount, unit in parts if amount)

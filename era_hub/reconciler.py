@@ -1,0 +1,284 @@
+"""One loop that makes the world match the market's promises.
+
+Each pass compares every open reservation, and every workload still around, with
+what should be: starts what is due, ends what is over, and settles what has ended.
+Every step is idempotent, so that a pass can be repeated after any crash; steps
+that failed are tried again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from .clouds.base import Cloud, CloudError, JobSpec, JobStatus, Phase
+from .hub import Hub, HubError
+from .market import Conflict, Market
+from .models import JobState, Kind, Reservation, State
+from .store.database import Database
+
+T = TypeVar("T")
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds until a failed step is tried again, at first and at most."""
+
+WATCH = 15.0
+"""Seconds between looks at a server that should be running."""
+
+STARTING = 10.0
+"""Seconds given to the Hub to start a server before it is asked again."""
+
+
+@dataclass
+class _Pause:
+    """When a reservation needs the next look, as long as its state is the same."""
+
+    state: State
+    until: float
+    length: float = 0.0
+
+
+class Reconciler:
+    """Drives one pool.
+
+    Parameters
+    ----------
+    market : Market
+    database : Database
+        Market calls run on its writer thread.
+    cloud : Cloud
+        Runs jobs.
+    hub : Hub
+        Runs notebook servers.
+    clock : callable
+        UTC seconds now.
+    interval : float
+        Seconds between passes; `wake` brings the next one forward.
+    lease : int
+        Seconds for which an active notebook reservation may be without a server
+        (a hub restart, say) before it is released.
+    grace : int
+        Seconds between a job's SIGTERM and its end.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        database: Database,
+        cloud: Cloud,
+        hub: Hub,
+        clock: Callable[[], int],
+        interval: float,
+        lease: int,
+        grace: int,
+        log: logging.Logger,
+    ) -> None:
+        self.market = market
+        self.database = database
+        self.cloud = cloud
+        self.hub = hub
+        self.clock = clock
+        self.interval = interval
+        self.lease = lease
+        self.grace = grace
+        self.log = log
+        self._woken = asyncio.Event()
+        self._pauses: dict[str, _Pause] = {}
+        self._missing: dict[str, int] = {}
+
+    def wake(self) -> None:
+        """Something has changed: pass again now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Pass again and again until cancelled."""
+        while True:
+            self._woken.clear()
+            try:
+                await self.run_once()
+            except Exception:
+                self.log.exception("A pass of the reconciler failed; the next one follows")
+            try:
+                await asyncio.wait_for(self._woken.wait(), self.interval)
+            except TimeoutError:
+                continue
+
+    async def run_once(self) -> None:
+        """One pass over everything that is open or still running."""
+        todo = await self._call(self.market.reservations, with_workload=True, limit=1_000_000)
+        known = {each.id for each in todo}
+        self._pauses = {key: each for key, each in self._pauses.items() if key in known}
+        self._missing = {key: each for key, each in self._missing.items() if key in known}
+        # Ends before starts, so that freed GPUs can be handed over in the same pass.
+        await asyncio.gather(*(self._step(each) for each in todo if self._over(each)))
+        await asyncio.gather(*(self._step(each) for each in todo if not self._over(each)))
+
+    def _over(self, reservation: Reservation) -> bool:
+        return reservation.state.final or _seconds(reservation.end) <= self.clock()
+
+    async def _step(self, reservation: Reservation) -> None:
+        now = self.clock()
+        pause = self._pauses.get(reservation.id)
+        if pause and pause.until > now and pause.state is reservation.state:
+            return
+        try:
+            if reservation.kind is Kind.JOB:
+                rest = await self._job(reservation, now)
+            else:
+                rest = await self._notebook(reservation, now)
+        except (HubError, Conflict) as error:
+            self._postpone(reservation, pause, now, str(error))
+        except Exception:
+            self.log.exception("Reservation %s: a step failed", reservation.id)
+            self._postpone(reservation, pause, now, "an unexpected error")
+        else:
+            until = min(now + rest, max(now, _seconds(reservation.end)))
+            self._pauses[reservation.id] = _Pause(reservation.state, until)
+
+    def _postpone(self, reservation: Reservation, last: _Pause | None, now: int, why: str) -> None:
+        length = min(LONGEST_PAUSE, max(FIRST_PAUSE, last.length * 2 if last else 0))
+        self._pauses[reservation.id] = _Pause(reservation.state, now + length, length)
+        self.log.info("Reservation %s: next try in %g s: %s", reservation.id, length, why)
+
+    async def _call(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
+        return await self.database.run(function, *args, **kwargs)
+
+    # -- jobs -------------------------------------------------------------------------
+
+    async def _job(self, reservation: Reservation, now: int) -> float:
+        """Bring one job forward; returns the seconds until the next look."""
+        if reservation.state is State.ACCEPTED:
+            if _seconds(reservation.end) <= now:
+                # The service was away for the whole reservation: not the user's fault.
+                message = "the service was not running at the reserved time"
+                await self._call(self.market.job_failed_to_start, reservation.id, message)
+            elif _seconds(reservation.start) <= now:
+                await self._start_job(reservation)
+            return 0
+        status = await self.cloud.status(reservation.id, reservation.user)
+        if status.phase is Phase.RUNNING:
+            if self._over(reservation):
+                await self.cloud.stop(reservation.id, reservation.user)
+        elif status.phase is Phase.ENDED:
+            state = _job_state(status, reservation.state)
+            await self._call(
+                self.market.job_ended, reservation.id, state, status.exit_code, status.message
+            )
+        elif self._over(reservation) or await self._was_started(reservation.id):
+            message = "no trace of the job was found; was its directory removed?"
+            await self._call(self.market.job_ended, reservation.id, JobState.FAILED, None, message)
+        else:
+            await self._start_job(reservation)  # the service died between claim and start
+        return 0
+
+    async def _was_started(self, job_id: str) -> bool:
+        job = await self._call(self.market.job, job_id)
+        return job.state is not JobState.QUEUED
+
+    async def _start_job(self, reservation: Reservation) -> None:
+        claimed = await self._call(self.market.claim, reservation.id)
+        work = await self._call(self.market.work, reservation.id)
+        spec = JobSpec(
+            id=claimed.id,
+            user=claimed.user,
+            command=work.command,
+            files=work.files,
+            environment=work.environment,
+            gpus=tuple(claimed.gpus or ()),
+            end=_seconds(claimed.end),
+            grace=min(self.grace, claimed.duration // 4),
+        )
+        try:
+            directory = await self.cloud.start(spec)
+        except CloudError as error:
+            await self._call(self.market.job_failed_to_start, claimed.id, str(error))
+            return
+        await self._call(self.market.job_started, claimed.id, directory)
+        self.log.info("Started job %s of %s on GPUs %s", claimed.id, claimed.user, claimed.gpus)
+
+    # -- notebooks --------------------------------------------------------------------
+
+    async def _notebook(self, reservation: Reservation, now: int) -> float:
+        """Bring one notebook forward; returns the seconds until the next look."""
+        if reservation.state is State.ACCEPTED:
+            if _seconds(reservation.end) <= now:
+                await self._missed(reservation)
+            elif _seconds(reservation.start) <= now:
+                await self._start_notebook(reservation)
+                return STARTING
+            return 0
+        if reservation.state is State.ACTIVE and _seconds(reservation.end) > now:
+            return await self._watch_notebook(reservation, now)
+        if reservation.state is State.ACTIVE:
+            message = "the reservation has ended"
+            await self._call(self.market.end, reservation.id, State.COMPLETED, message)
+        await self._stop_notebook(reservation)
+        return 0
+
+    async def _start_notebook(self, reservation: Reservation) -> None:
+        # The spawner claims the reservation; what runs comes from there, not from here.
+        options = {"reservation": reservation.id}
+        try:
+            await self.hub.start(reservation.user, reservation.server_name, options)
+        except HubError as error:
+            message = f"the server has not started yet: {error}"
+            await self._call(self.market.note, reservation.id, message)
+            raise
+
+    async def _missed(self, reservation: Reservation) -> None:
+        """A notebook that never started: refunded, unless its user kept the server busy."""
+        if await self.hub.server(reservation.user, reservation.server_name) is not None:
+            message = "not used: the server was running on another reservation all the time"
+            await self._call(self.market.end, reservation.id, State.COMPLETED, message)
+        else:
+            message = reservation.message or "the server could not be started in time"
+            await self._call(
+                self.market.end, reservation.id, State.FAILED, message, refund_all=True
+            )
+
+    async def _watch_notebook(self, reservation: Reservation, now: int) -> float:
+        server = await self.hub.server(reservation.user, reservation.server_name)
+        if server is not None:
+            self._missing.pop(reservation.id, None)
+            return WATCH
+        since = self._missing.setdefault(reservation.id, now)
+        if now - since >= self.lease:
+            self.log.warning("Reservation %s has lost its server: released", reservation.id)
+            await self._call(self.market.give_back, reservation.id, stopped=True)
+        return min(WATCH, self.lease / 4)
+
+    async def _stop_notebook(self, reservation: Reservation) -> None:
+        server = await self.hub.server(reservation.user, reservation.server_name)
+        if server is None or await self._belongs_to_another(reservation):
+            await self._call(self.market.workload_gone, reservation.id)
+        elif server.pending != "stop":
+            self.log.info("Stopping the server of reservation %s", reservation.id)
+            await self.hub.stop(reservation.user, reservation.server_name)
+
+    async def _belongs_to_another(self, reservation: Reservation) -> bool:
+        """Whether the running server is already that of the user's next reservation."""
+        mine = await self._call(
+            self.market.reservations, user=reservation.user, kind=Kind.NOTEBOOK, current=True
+        )
+        return any(
+            each.state is State.ACTIVE
+            and each.server_name == reservation.server_name
+            and each.id != reservation.id
+            for each in mine
+        )
+
+
+def _job_state(status: JobStatus, state: State) -> JobState:
+    if status.timed_out:
+        return JobState.TIMED_OUT
+    if state in (State.CANCELLED, State.RELEASED):
+        return JobState.CANCELLED
+    return JobState.SUCCEEDED if status.exit_code == 0 else JobState.FAILED
+
+
+def _seconds(time: datetime) -> int:
+    return int(time.timestamp())

@@ -1,0 +1,72 @@
+"""Between the engine's promises and the database's rows."""
+
+from __future__ import annotations
+
+from era_pricing import Reservation as Promise
+from era_pricing import ResourceRequest
+
+from . import models
+from .models import JobState, Kind, State
+from .store.tables import Job, Reservation
+
+
+def new_reservation(
+    promise: Promise,
+    wanted: ResourceRequest,
+    user: str,
+    request: models.ReservationRequest | models.JobRequest,
+    idempotency_key: str | None,
+) -> Reservation:
+    """The row of a bid the engine has just accepted, with its job's if it is one."""
+    row = Reservation(
+        id=promise.job_id,
+        kind=Kind.JOB if isinstance(request, models.JobRequest) else Kind.NOTEBOOK,
+        user=user,
+        server_name=getattr(request, "server_name", ""),
+        configuration=promise.configuration,
+        count=promise.count,
+        units=promise.units,
+        state=State.ACCEPTED,
+        arrival=wanted.arrival,
+        deadline=wanted.deadline,
+        duration=promise.end - promise.start,
+        value=request.value,
+        price=promise.price,
+        refunded=0,
+        slot_prices=list(promise.slot_prices),
+        start=promise.start,
+        end=promise.end,
+        gpus=None,
+        has_workload=False,
+        message="",
+        created=promise.made,
+        ended=None,
+        idempotency_key=idempotency_key,
+    )
+    if isinstance(request, models.JobRequest):
+        row.job = Job(
+            name=request.name,
+            script=request.script,
+            filename=request.filename,
+            command=[*(request.command or ["python", request.filename]), *request.args],
+            environment=request.environment,
+            state=JobState.QUEUED,
+            directory=None,
+            exit_code=None,
+            message="",
+        )
+    return row
+
+
+def promise(row: Reservation) -> Promise:
+    """The engine's view of a stored reservation."""
+    return Promise(
+        job_id=row.id,
+        configuration=row.configuration,
+        count=row.count,
+        units=row.units,
+        start=row.start,
+        end=row.end,
+        slot_prices=tuple(row.slot_prices),
+        made=row.created,
+    )

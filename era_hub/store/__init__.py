@@ -1,0 +1,1 @@
+"""State: everything the service must not forget lives in this database."""

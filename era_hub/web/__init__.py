@@ -1,0 +1,5 @@
+"""Pages for people under ``/services/era/``."""
+
+from .pages import page_routes
+
+__all__ = ["page_routes"]

@@ -1,0 +1,87 @@
+"""The user's page: prices, reservations, jobs and the account in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jupyterhub.services.auth import HubOAuthCallbackHandler
+from jupyterhub.utils import url_path_join
+from tornado.web import HTTPError, StaticFileHandler
+
+from .. import client
+from ..api.base import Handler, Scope
+
+TEMPLATES = Environment(
+    loader=PackageLoader("era_hub.web"),
+    autoescape=select_autoescape(),
+    undefined=StrictUndefined,
+)
+POLICY = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+
+
+class PageHandler(Handler):
+    """A page: whoever is not logged in is sent to the hub and comes back."""
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        if self.principal is None:
+            self.redirect(self.get_login_url())
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        self.set_header("Content-Security-Policy", POLICY)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        detail = getattr(error, "detail", None) or self._reason
+        self.finish(TEMPLATES.get_template("error.html").render(**self._names(), detail=detail))
+
+    def page(self, template: str, **names: Any) -> None:
+        """Answer with a rendered template."""
+        self.finish(TEMPLATES.get_template(template).render(**self._names(), **names))
+
+    def _names(self) -> dict[str, Any]:
+        return {
+            "prefix": self.settings["prefix"],
+            "hub": self.hub_auth.hub_prefix,
+            "user": self.principal.name if self.principal else "",
+        }
+
+
+class HomeHandler(PageHandler):
+    """The market as its user sees it."""
+
+    async def get(self) -> None:
+        if self.principal is None or not self.principal.may(Scope.BID):
+            raise HTTPError(403, reason="Your account may not use the market")
+        self.page(
+            "home.html",
+            xsrf=self.xsrf_token.decode("ascii"),
+            simulated=self.services.cloud.simulated,
+            gpus=len(self.services.cloud.gpus),
+        )
+
+
+class PublicStaticHandler(StaticFileHandler):
+    """Scripts and styles; they hold no secrets."""
+
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-cache")
+
+
+def page_routes(prefix: str) -> list[Any]:
+    """The pages' routes below the service's prefix."""
+    folder = str(Path(__file__).parent / "static")
+    shared = str(Path(client.__file__).parent)
+    return [
+        (prefix, HomeHandler),
+        (url_path_join(prefix, "oauth_callback"), HubOAuthCallbackHandler),
+        (url_path_join(prefix, r"static/(market\.js)"), PublicStaticHandler, {"path": shared}),
+        (url_path_join(prefix, r"static/(.*)"), PublicStaticHandler, {"path": folder}),
+    ]

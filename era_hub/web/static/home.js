@@ -1,0 +1,240 @@
+// @ts-check
+/** The user's page: shows what the API says, and gives reservations back. */
+
+import { formatCredits, formatTime, priceChart } from "./market.js";
+
+const HOURS = 24;
+const REFRESH = 5000;
+
+/** @param {string} name */
+const meta = (name) =>
+  /** @type {HTMLMetaElement} */ (document.querySelector(`meta[name="${name}"]`)).content;
+/** @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/**
+ * @param {string} path
+ * @param {string} method
+ * @returns {Promise<any>}
+ */
+async function call(path, method = "GET") {
+  const response = await fetch(`${meta("era-prefix")}api/v1/${path}`, {
+    method,
+    headers: { "X-XSRFToken": meta("era-xsrf") },
+  });
+  const answer = await response.json();
+  if (response.ok) return answer;
+  throw new Error(answer.detail ?? response.statusText);
+}
+
+/**
+ * @param {string} tag
+ * @param {string | Node} content
+ * @param {string} className
+ */
+function element(tag, content = "", className = "") {
+  const made = document.createElement(tag);
+  made.append(content);
+  if (className) made.className = className;
+  return made;
+}
+
+/**
+ * @param {HTMLElement} host
+ * @param {string[]} titles those of columns with numbers begin with "#"
+ * @param {{id?: string, cells: (string | Node)[]}[]} rows
+ * @param {string} empty
+ */
+function table(host, titles, rows, empty) {
+  if (!rows.length) return host.replaceChildren(element("p", empty, "quiet"));
+  const number = titles.map((title) => (title.startsWith("#") ? "number" : ""));
+  const head = element("tr");
+  titles.forEach((title, i) => head.append(element("th", title.replace("#", ""), number[i])));
+  const body = document.createElement("tbody");
+  for (const row of rows) {
+    const line = element("tr");
+    if (row.id) {
+      line.id = row.id;
+      if (location.hash === `#${row.id}`) line.className = "chosen";
+    }
+    row.cells.forEach((cell, i) => line.append(element("td", cell, number[i])));
+    body.append(line);
+  }
+  const made = element("table");
+  const top = document.createElement("thead");
+  top.append(head);
+  made.append(top, body);
+  const scroll = element("div", made, "scroll");
+  host.replaceChildren(scroll);
+}
+
+/** @param {string} time */
+const ms = (time) => Date.parse(time);
+const OPEN = ["accepted", "active"];
+
+/** @param {any} each */
+function span(each) {
+  return `${formatTime(ms(each.start))} – ${formatTime(ms(each.end))}`;
+}
+
+/**
+ * A button that asks once more before it acts.
+ * @param {string} label
+ * @param {string} question
+ * @param {() => Promise<any>} act
+ */
+function carefulButton(label, question, act) {
+  const button = /** @type {HTMLButtonElement} */ (element("button", label));
+  button.type = "button";
+  button.addEventListener("click", async () => {
+    if (!confirm(question)) return;
+    button.disabled = true;
+    await act().catch(showProblem);
+    await refresh();
+  });
+  return button;
+}
+
+/** @param {Error} problem */
+function showProblem(problem) {
+  byId("problem").textContent = problem.message;
+  byId("problem").hidden = false;
+}
+
+/** @param {any} each */
+function endButton(each) {
+  if (!OPEN.includes(each.state)) return "";
+  const job = each.kind === "job";
+  const [label, question] =
+    each.state === "accepted"
+      ? ["Cancel", `Cancel it? Its price of ${formatCredits(each.price)} credits is given back.`]
+      : [
+          job ? "Stop job" : "Release",
+          `${job ? "Stop the job" : "Stop the server"} now? The slots not begun are refunded.`,
+        ];
+  const path = job ? `jobs/${each.id}` : `reservations/${each.id}`;
+  return carefulButton(label, question, () => call(path, "DELETE"));
+}
+
+/** @param {any} each */
+function startLink(each) {
+  const now = Date.now();
+  if (each.kind !== "notebook" || each.state !== "accepted" || ms(each.start) > now) return "";
+  return "starting …";
+}
+
+/** @param {any[]} reservations */
+function showReservations(reservations) {
+  const rows = reservations
+    .filter((each) => each.kind === "notebook")
+    .map((each) => ({
+      id: `reservation-${each.id}`,
+      cells: [
+        element("span", each.state, `state-${each.state}`),
+        each.configuration + (each.gpus?.length ? ` (GPU ${each.gpus.join(", ")})` : ""),
+        span(each),
+        formatCredits(each.price),
+        each.refunded ? formatCredits(each.refunded) : "",
+        startLink(each) || each.message,
+        endButton(each),
+      ],
+    }));
+  const titles = ["State", "What", "When", "#Price", "#Refunded", "", ""];
+  table(byId("reservations"), titles, rows, "None yet.");
+}
+
+/** @param {any[]} jobs */
+function showJobs(jobs) {
+  const rows = jobs.map((each) => {
+    const bar = document.createElement("progress");
+    bar.value = each.progress ?? 0;
+    bar.setAttribute("aria-label", `progress of ${each.name}`);
+    return {
+      id: `reservation-${each.id}`,
+      cells: [
+        element("span", each.state, `state-${each.state}`),
+        each.name,
+        each.reservation.configuration,
+        span(each.reservation),
+        formatCredits(each.reservation.price),
+        each.state === "running" ? bar : each.message,
+        endButton(each.reservation),
+      ],
+    };
+  });
+  const titles = ["State", "Name", "What", "When", "#Price", "", ""];
+  table(byId("jobs"), titles, rows, "None yet. Send one from a notebook with %%era_job.");
+}
+
+/** @param {any} account */
+function showAccount(account) {
+  byId("balance").textContent = formatCredits(account.balance);
+  byId("held").textContent = formatCredits(account.held);
+  const words = /** @type {Record<string, string>} */ ({
+    grant: "received",
+    hold: "set aside",
+    refund: "refunded",
+  });
+  const rows = account.entries.map((/** @type {any} */ each) => ({
+    cells: [
+      formatTime(ms(each.at)),
+      words[each.kind] ?? each.kind,
+      each.memo,
+      (each.amount < 0 ? "−" : "+") + formatCredits(Math.abs(each.amount)),
+      formatCredits(each.balance),
+    ],
+  }));
+  table(byId("ledger"), ["When", "", "For", "#Credits", "#Balance"], rows, "Nothing yet.");
+}
+
+/** @type {any} */
+let market = null;
+
+function showPrices() {
+  const select = /** @type {HTMLSelectElement} */ (byId("configuration"));
+  const chosen = select.value;
+  const priced = market.configurations.filter((/** @type {any} */ each) => each.gpus > 0);
+  select.replaceChildren(
+    ...priced.map((/** @type {any} */ each) => new Option(each.title, each.name)),
+  );
+  if (chosen) select.value = chosen;
+  const shown = priced.find((/** @type {any} */ each) => each.name === select.value);
+  if (!shown) return;
+  priceChart(byId("chart"), {
+    firstSlot: ms(market.first_slot),
+    slot: market.slot,
+    prices: shown.prices,
+    now: Date.now(),
+    hours: HOURS,
+  });
+}
+
+async function refresh() {
+  try {
+    const [prices, reservations, jobs, account] = await Promise.all([
+      call(`market?hours=${HOURS}`),
+      call("reservations?limit=50"),
+      call("jobs?limit=50"),
+      call("account?limit=50"),
+    ]);
+    market = prices;
+    showPrices();
+    showReservations(reservations);
+    showJobs(jobs);
+    showAccount(account);
+    byId("problem").hidden = true;
+  } catch (problem) {
+    showProblem(/** @type {Error} */ (problem));
+  }
+}
+
+/** Refresh, but leave the page alone while nobody looks or a button has the focus. */
+async function tick() {
+  const busy = document.activeElement?.tagName === "BUTTON" || document.hidden;
+  if (!busy) await refresh();
+  setTimeout(tick, REFRESH);
+}
+
+byId("configuration").addEventListener("change", showPrices);
+window.addEventListener("hashchange", refresh);
+tick();

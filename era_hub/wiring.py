@@ -1,0 +1,211 @@
+"""`setup`: one call that adds ERA Hub to a ``jupyterhub_config.py``.
+
+Only the standard library is imported here, so that a hub's configuration file
+loads fast and needs nothing of the service.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlparse
+
+SERVICE = "era"
+SPAWNER_SERVICE = "era-spawner"
+
+CUSTOM_SCOPES = {
+    "custom:era:bid": "Bid for GPU time in the ERA market, and see one's own reservations",
+    "custom:era:admin": "See all reservations, accounts and the allocation of the ERA market",
+    "custom:era:spawn": "Reserve and start on behalf of users: for the hub's spawner only",
+}
+ACCESS = f"access:services!service={SERVICE}"
+# What every user needs, and what their notebook's own token is given of it.
+USER_SCOPES = [ACCESS, "custom:era:bid"]
+SERVER_SCOPES = ["users:activity!user", "access:servers!server"]
+
+
+def setup(
+    c: Any,
+    *,
+    state_dir: str | os.PathLike[str] = "era",
+    spawner: str = "era-local",
+    system_users: bool | None = None,
+    gpus: int | None = None,
+    admins: Iterable[str] | None = None,
+    port: int | None = None,
+    config_file: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Add the market to a hub: service, scopes, roles and spawner.
+
+    Call it last in ``jupyterhub_config.py``. What is configured there already is
+    kept: lists are extended, hooks chained, roles completed.
+
+    Parameters
+    ----------
+    c : traitlets.config.Config
+        The ``c`` of the configuration file.
+    state_dir : path
+        Where the service keeps its database, and homes of users without a system
+        account; relative to the hub's working directory.
+    spawner : str
+        Entry point or class of the spawner; ``era-local`` runs local processes.
+    system_users : bool, optional
+        Run servers and jobs as the users' own system accounts. Default: yes if the
+        hub runs as root. Otherwise all run as the hub's account, without isolation.
+    gpus : int, optional
+        Simulate this many GPUs. Default: the machine's own, through NVML, and 8
+        simulated ones where it has none.
+    admins : iterable of str, optional
+        Users who may see everything; default: ``c.Authenticator.admin_users``.
+    port : int, optional
+        Where the service listens on the loopback interface; default: a free port.
+    config_file : path, optional
+        Configuration file of the service itself; see ``era-hub serve --help-all``.
+    options : mapping of str to value, optional
+        Single settings of the service, such as ``{"EraHub.starting_grant": 50}``.
+
+    Examples
+    --------
+    >>> import era_hub
+    >>> era_hub.setup(c)  # doctest: +SKIP
+    """
+    state = Path(state_dir).absolute()
+    port = port or _free_port()
+    if system_users is None:
+        system_users = os.geteuid() == 0
+    token = secrets.token_hex(32)
+
+    _append(
+        c.JupyterHub, "services", _service(state, port, system_users, gpus, config_file, options)
+    )
+    _append(c.JupyterHub, "services", {"name": SPAWNER_SERVICE, "api_token": token})
+    scopes = {name: {"description": text} for name, text in CUSTOM_SCOPES.items()}
+    c.JupyterHub.custom_scopes = {**_present(c.JupyterHub, "custom_scopes", {}), **scopes}
+    _add_roles(c, admins)
+
+    c.JupyterHub.spawner_class = spawner
+    c.Spawner.server_token_scopes = _with_market_scopes(
+        _present(c.Spawner, "server_token_scopes", None)
+    )
+    c.EraSpawnerMixin.era_url = f"http://127.0.0.1:{port}{_base_path(c)}services/{SERVICE}"
+    c.EraSpawnerMixin.era_token = token
+    c.EraLocalSpawner.system_users = system_users
+    c.EraLocalSpawner.home_root = str(state / "homes")
+
+
+def _service(
+    state: Path,
+    port: int,
+    system_users: bool,
+    gpus: int | None,
+    config_file: str | os.PathLike[str] | None,
+    options: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "EraHub.state_dir": str(state),
+        "LocalCloud.system_users": system_users,
+        "LocalCloud.home_root": str(state / "homes"),
+    }
+    if gpus is not None:
+        settings["LocalCloud.simulated_gpus"] = gpus
+    command = [sys.executable, "-m", "era_hub", "serve"]
+    if config_file is not None:
+        command.append(f"--config={Path(config_file).absolute()}")
+    command += [f"--{name}={value}" for name, value in {**settings, **(options or {})}.items()]
+    return {
+        "name": SERVICE,
+        "display": True,
+        "url": f"http://127.0.0.1:{port}",
+        "command": command,
+        "oauth_no_confirm": True,
+        "oauth_client_allowed_scopes": ["custom:era:bid", "custom:era:admin"],
+    }
+
+
+def _add_roles(c: Any, admins: Iterable[str] | None) -> None:
+    if admins is None:
+        admins = _present(c.Authenticator, "admin_users", set())
+    _add_role(c, {"name": "user"}, ["self"], USER_SCOPES)
+    # The service sees who has which servers, and starts and stops them.
+    _add_role(c, {"name": "era-service", "services": [SERVICE]}, [], ["servers", "read:users"])
+    _add_role(
+        c,
+        {"name": "era-spawner", "services": [SPAWNER_SERVICE]},
+        [],
+        [ACCESS, "custom:era:spawn"],
+    )
+    _add_role(
+        c,
+        {"name": "era-admin", "users": sorted(admins)},
+        [],
+        [ACCESS, "custom:era:admin", "custom:era:bid"],
+    )
+
+
+def _add_role(c: Any, role: dict[str, Any], default: list[str], scopes: list[str]) -> None:
+    """Complete a role of the configuration, or add it with its default scopes."""
+    roles = [dict(each) for each in _present(c.JupyterHub, "load_roles", [])]
+    mine = next((each for each in roles if each["name"] == role["name"]), None)
+    if mine is None:
+        mine = {**role, "scopes": list(default)}
+        roles.append(mine)
+    held = list(mine.get("scopes", default))
+    mine["scopes"] = held + [scope for scope in scopes if scope not in held]
+    for holders in ("users", "services"):
+        if holders in role:
+            mine[holders] = sorted({*mine.get(holders, []), *role[holders]})
+    c.JupyterHub.load_roles = roles
+
+
+def _with_market_scopes(configured: Any) -> Any:
+    """The scopes of a notebook's token, with what it needs to use the market."""
+    if not callable(configured):
+        return _union(configured or SERVER_SCOPES, USER_SCOPES)
+
+    async def scopes(spawner: Any) -> list[str]:
+        asked = configured(spawner)
+        if isawaitable(asked):
+            asked = await asked
+        return _union(asked or SERVER_SCOPES, USER_SCOPES)
+
+    return scopes
+
+
+def _union(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys([*first, *second]))
+
+
+def _present(section: Any, name: str, default: Any) -> Any:
+    """What a section holds under a name already, lazily configured lists resolved."""
+    if name not in section:
+        return default
+    value = section[name]
+    resolve: Callable[[Any], Any] | None = getattr(value, "get_value", None)
+    if resolve is None:
+        return value
+    return resolve(type(default)() if default is not None else [])
+
+
+def _base_path(c: Any) -> str:
+    """The path below which the hub serves, with slashes at both ends."""
+    bound = urlparse(_present(c.JupyterHub, "bind_url", "")).path
+    path = _present(c.JupyterHub, "base_url", "") or bound
+    return f"/{quote(unquote(path.strip('/')), safe='@/')}/" if path.strip("/") else "/"
+
+
+def _append(section: Any, name: str, item: Any) -> None:
+    setattr(section, name, [*_present(section, name, []), item])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

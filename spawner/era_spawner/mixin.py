@@ -1,0 +1,276 @@
+"""A spawner's dealings with the market: form, bid, claim, environment, giving back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.utils import maybe_future, url_path_join
+from pydantic import ValidationError
+from traitlets import Float, Instance, Unicode, default
+from traitlets.config import LoggingConfigurable
+
+from era_hub.client import AsyncEraClient, EraError
+from era_hub.models import Kind, Reservation
+
+from . import refusals
+from .bargain import Bargain
+from .environment import gpu_environment
+from .form import render_form, render_unavailable
+from .options import OptionsError, from_form
+from .words import count, credits, when, when_html
+
+FORM_TIMEOUT = 10.0
+"""Seconds after which the spawn page says that the market does not answer."""
+
+
+if TYPE_CHECKING:
+    from jupyterhub.spawner import LocalProcessSpawner as Base
+else:
+    # Not Spawner: that refuses subclasses without start, stop and poll of their own.
+    Base = LoggingConfigurable
+
+
+class EraSpawnerMixin(Base):
+    """Put in front of a spawner, lets it launch servers on reserved GPUs only.
+
+    ::
+
+        class MySpawner(EraSpawnerMixin, SomeSpawner): ...
+    """
+
+    era_url = Unicode(
+        help="""URL of the ERA Hub service, for the hub and for notebooks.
+
+        Notebooks find it in their environment as ``ERA_URL``, so it must be
+        reachable from them too. For example::
+
+            c.EraSpawnerMixin.era_url = "http://127.0.0.1:8093/services/era"
+
+        On a hub under a base URL of its own the path starts with that.
+        """,
+    ).tag(config=True)
+
+    era_token = Unicode(
+        help="""The spawner's own service token, to act for all users.
+
+        A secret: it is neither logged nor given to notebooks. For example::
+
+            c.EraSpawnerMixin.era_token = os.environ["ERA_SPAWNER_TOKEN"]
+        """,
+    ).tag(config=True)
+
+    era_public_path = Unicode(
+        help="""Where browsers find the service's pages: a path, or a URL with subdomains.
+
+        Default: ``services/era/`` below the hub's base URL. For example::
+
+            c.EraSpawnerMixin.era_public_path = "https://era.hub.example.org/services/era/"
+        """,
+    ).tag(config=True)
+
+    release_timeout = Float(
+        10.0,
+        min=0.1,
+        help="""Seconds to wait for the service when a reservation is given back.
+
+        Stopping a server waits no longer than this. A reservation that could not
+        be given back is ended by the service itself a little later. For example::
+
+            c.EraSpawnerMixin.release_timeout = 5
+        """,
+    ).tag(config=True)
+
+    # Set when the GPUs are claimed; progress() waits for it.
+    _era_claimed = Instance(asyncio.Event, args=())
+    _era: Reservation | None = None
+    _era_id = ""
+    # Apart from the state: LocalProcessSpawner.poll() clears that when it finds the
+    # process dead, which is before the hub runs the post-stop hook.
+    _era_release = ""
+
+    @default("era_public_path")
+    def _default_public_path(self) -> str:
+        base = self.hub.base_url.removesuffix("hub/")
+        return url_path_join(base, "services/era/")
+
+    def _era_client(self) -> AsyncEraClient:
+        if not (self.era_url and self.era_token):
+            raise EraError("EraSpawnerMixin.era_url and era_token must be configured")
+        return AsyncEraClient(self.era_url, self.era_token)
+
+    # -- options ------------------------------------------------------------
+
+    @default("options_form")
+    def _default_options_form(self) -> Any:
+        # The hub calls it as a function of the spawner.
+        return type(self).era_options_form
+
+    @default("options_from_form")
+    def _default_options_from_form(self) -> Any:
+        return self.era_options_from_form
+
+    @default("apply_user_options")
+    def _default_apply_user_options(self) -> Any:
+        # The hub warns of options that nothing seems to read; reserve() does.
+        return _leave_to_reserve
+
+    async def era_options_form(self) -> str:
+        """The form with the prices of this moment, or a word that there are none."""
+        user = self.user.name
+        try:
+            async with asyncio.timeout(FORM_TIMEOUT), self._era_client() as client:
+                market, account, reservations = await asyncio.gather(
+                    client.market(hours=48),
+                    client.account(user=user),
+                    client.reservations(user=user, current=True, kind=Kind.NOTEBOOK),
+                )
+        except (EraError, ValidationError, TimeoutError) as error:
+            self.log.error("No spawn form for %s: %s", user, _brief(error))
+            return render_unavailable()
+        own = [one for one in reservations if one.server_name == self.name]
+        last = self.user_options or getattr(self.orm_spawner, "user_options", None)
+        return render_form(market, account, own, self.era_public_path, last)
+
+    def era_options_from_form(self, form_data: Mapping[str, Any]) -> dict[str, Any]:
+        """`user_options` from the form, and from the query of a link."""
+        try:
+            return dict(from_form(form_data))
+        except OptionsError as error:
+            raise refusals.refusal("bad-options", str(error)) from None
+
+    def era_options(self) -> Any:
+        """The market's part of `user_options`.
+
+        Spawners with options of their own take those out here: what is unknown
+        is refused.
+        """
+        return self.user_options
+
+    # -- start --------------------------------------------------------------
+
+    async def start(self) -> Any:
+        """Reserve and claim GPUs, then start the server on them."""
+        self._era_claimed.clear()
+        self._era, self._era_id, self._era_release = None, "", ""
+        try:
+            self._era = await self.reserve()
+            self._era_id = self._era.id
+            self._era_claimed.set()
+            return await super().start()
+        except BaseException:
+            # A cancelled spawn arrives here as CancelledError and might never be
+            # stopped, so its GPUs go back now.
+            await self._give_back()
+            raise
+
+    async def reserve(self) -> Reservation:
+        """The claimed reservation to run on.
+
+        Raises
+        ------
+        SpawnException
+            If the server can't start now: declined, or reserved for later, when
+            the service starts it by itself. Never waits for GPUs.
+        """
+        try:
+            async with self._era_client() as client:
+                bargain = Bargain(
+                    client, self.user.name, self.name, self.era_public_path, self.release_timeout
+                )
+                try:
+                    return await bargain.strike(self.era_options())
+                finally:
+                    self._era_release = bargain.owed
+        except OptionsError as error:
+            raise refusals.refusal("bad-options", str(error)) from None
+        except (EraError, ValidationError) as error:
+            status = getattr(error, "status", 0)
+            if 400 <= status < 500 and status not in (401, 403):
+                raise refusals.refusal("refused", str(error)) from None
+            self.log.error("The market failed a spawn of %s: %s", self.user.name, _brief(error))
+            raise refusals.unavailable() from None
+
+    def get_env(self) -> dict[str, str]:
+        """The spawner's environment, with exactly the reserved GPUs."""
+        env: dict[str, str] = super().get_env()
+        # Last, so that neither Spawner.environment nor the hub's own environment wins.
+        for name in ("ERA_TOKEN", "ERA_RESERVATION", "ERA_END"):
+            env.pop(name, None)
+        env.update(gpu_environment(self._era, self.era_url))
+        return env
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """The spawner's own events after those of the market."""
+        yield {"progress": 5, "message": "Asking the market for GPUs..."}
+        await self._era_claimed.wait()
+        if self._era:
+            yield _claimed_event(self._era)
+        async for event in super().progress():
+            yield event
+
+    # -- state and stop -----------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """The spawner's own state and the reservation's id."""
+        state: dict[str, Any] = super().get_state()
+        if self._era_id:
+            state["era_reservation"] = self._era_id
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up a server that runs since before the hub started."""
+        super().load_state(state)
+        self._era_id = self._era_release = state.get("era_reservation", "")
+
+    def clear_state(self) -> None:
+        """Forget the server that has stopped."""
+        super().clear_state()
+        self._era, self._era_id = None, ""
+
+    async def run_post_stop_hook(self) -> None:
+        """Run the configured hook, then give the reservation back."""
+        try:
+            await maybe_future(super().run_post_stop_hook())
+        finally:
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        reservation_id = self._era_release
+        if not reservation_id:
+            return
+        try:
+            async with asyncio.timeout(self.release_timeout), self._era_client() as client:
+                await client.give_back(reservation_id)
+        except (EraError, ValidationError, TimeoutError) as error:
+            self.log.warning(
+                "Reservation %s of %s could not be given back (%s); the service ends it by itself",
+                reservation_id,
+                self.user.name,
+                _brief(error),
+            )
+        else:
+            self._era_release = ""
+
+
+def _leave_to_reserve(spawner: Any, user_options: Any) -> None:
+    """Apply nothing: what runs comes from the reservation, never from the options."""
+
+
+def _claimed_event(reservation: Reservation) -> dict[str, Any]:
+    gpus = count(reservation.units)
+    if reservation.gpus:
+        gpus += f" ({', '.join(map(str, reservation.gpus))})"
+    text = f"Reserved {gpus} until {{}} for {credits(reservation.price)} credits"
+    return {
+        "progress": 20,
+        "message": text.format(when(reservation.end)),
+        "html_message": text.format(when_html(reservation.end)),
+    }
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return f"it answered with something that is no {error.title}"
+    return str(error) or type(error).__name__

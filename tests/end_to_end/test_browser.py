@@ -1,0 +1,188 @@
+"""What people click: spawn page, JupyterLab with the widget, and the market's own page."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from era_hub import models
+from era_hub.models import JobState, Kind, State
+from tests.end_to_end.people import launch, log_in_page
+from tests.running_hub import FAST, RunningHub, until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MILLION = 1_000_000
+pytestmark = pytest.mark.browser
+# Kernels and servers start meanwhile, on machines that may be slow.
+expect.set_options(timeout=60_000)
+
+WIDGET = """{
+ "cells": [{"cell_type": "code", "execution_count": null, "id": "one", "metadata": {},
+   "outputs": [], "source": ["from era_extension import Market\\n", "Market()"]}],
+ "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python",
+   "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
+    folder = tmp_path_factory.mktemp("browser")
+    home = folder / "homes" / "ann"
+    home.mkdir(parents=True)
+    shutil.copy(EXAMPLES / "train_digits.py", home)
+    (home / "widget.ipynb").write_text(WIDGET)
+    with RunningHub(folder, options=FAST) as running:
+        yield running
+
+
+@pytest.fixture
+def page(chromium: str) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright, chromium)
+        made = browser.new_page(viewport={"width": 1200, "height": 1000})
+        made.set_default_timeout(60_000)
+        errors: list[str] = []
+        made.on("pageerror", lambda error: errors.append(str(error)))
+        yield made
+        browser.close()
+        assert not errors
+
+
+def headline(page: Page) -> str:
+    return page.inner_text("#era-headline")
+
+
+def test_a_notebook_and_a_job_by_hand(hub: RunningHub, page: Page) -> None:
+    ann = hub.client("ann")
+    log_in_page(page, hub, "ann")
+    expect(page.get_by_text("these 8 GPUs are simulated")).to_be_visible()
+    expect(page.get_by_text("100.00 credits")).to_be_visible()
+
+    # The total follows what is typed.
+    page.get_by_label("1 GPU").check()
+    page.get_by_label("For how long?").fill("1")
+    one = re.search(r"costs ([\d.]+) credits", headline(page))
+    page.get_by_label("2 GPUs").check()
+    page.get_by_label("For how long?").fill("2")
+    two = re.search(r"costs ([\d.]+) credits", headline(page))
+    assert one and two
+    assert float(two[1]) == pytest.approx(4 * float(one[1]), abs=0.02)
+    expect(page.locator("#era-chart svg")).to_be_visible()
+
+    # The reservation confirms the price that was shown.
+    page.get_by_role("button", name="Start now").click()
+    page.wait_for_url("**/user/ann/lab**")
+    [notebook] = ann.reservations(kind=Kind.NOTEBOOK)
+    assert notebook.price / MILLION == pytest.approx(float(two[1]), abs=0.01)
+    assert notebook.state is State.ACTIVE
+
+    # The widget: prices, a bid, and the job's progress and log as it runs.
+    page.locator(".jp-DirListing-item", has_text="widget.ipynb").dblclick()
+    expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible()
+    page.locator(".jp-NotebookPanel .jp-CodeCell").first.click()
+    page.keyboard.press("Shift+Enter")
+    form = page.get_by_role("form", name="Bid for a background job")
+    expect(form.get_by_text("Total now")).to_be_visible()
+    expect(page.locator(".jp-OutputArea svg").first).to_be_visible()
+    form.get_by_label("Script").fill("train_digits.py")
+    form.get_by_label("Duration", exact=True).fill("5")
+    form.get_by_label("The most you will pay").fill("0.000001")
+    expect(form.get_by_text("the market would decline")).to_be_visible()
+    form.get_by_role("button", name="Submit").click()
+    expect(form.get_by_role("status")).to_contain_text("more than the most you would pay")
+    assert ann.jobs() == []
+    form.get_by_label("The most you will pay").fill("5")
+    form.get_by_role("button", name="Submit").click()
+    jobs = page.get_by_role("region", name="Your jobs")
+    row = jobs.get_by_role("listitem").first
+    expect(row).to_contain_text("train_digits.py")
+    row.get_by_text("Log").click()
+    expect(row.get_by_role("log")).to_contain_text("accuracy")
+    expect(row).to_contain_text("succeeded")
+    assert ann.jobs()[0].state is JobState.SUCCEEDED
+
+    # Cancelling asks once more.
+    form.get_by_label("Run").select_option("Python code")
+    form.get_by_label("Code").fill("import time\nprint('on', flush=True)\ntime.sleep(300)")
+    form.get_by_role("button", name="Submit").click()
+    second = jobs.get_by_role("listitem").first
+    expect(second).to_contain_text("running")
+    second.get_by_role("button", name=re.compile("^Cancel")).click()
+    second.get_by_role("button", name="Yes, stop it").click()
+    expect(second).to_contain_text("cancelled")
+    assert ann.jobs()[0].state is JobState.CANCELLED
+
+    # The market's page: what runs, and giving it back stops the server.
+    page.goto(f"{hub.url}services/era/")
+    line = page.locator(f"#reservation-{notebook.id}")
+    expect(line).to_contain_text("active")
+    expect(page.locator("#ledger")).to_contain_text("starting grant")
+    page.once("dialog", lambda dialog: dialog.accept())
+    line.get_by_role("button", name="Release").click()
+    expect(line).to_contain_text("released")
+    hub.until_gone("ann")
+
+
+def test_too_low_and_for_later(hub: RunningHub, page: Page) -> None:
+    bob = hub.client("bob")
+    log_in_page(page, hub, "bob")
+    page.get_by_label("Pay at most").fill("0.000001")
+    expect(page.locator("#era-total")).to_contain_text("declined")
+    page.locator("#spawn_form button[type=submit]").click()
+    expect(page.locator(".spawn-error-msg")).to_contain_text("credits")
+    assert bob.reservations() == []
+
+    # Somebody else has all GPUs: the page says when it will start, and it starts then.
+    ann = hub.client("ann")
+    blocker = until(
+        lambda: (
+            ann.submit(
+                models.JobRequest(
+                    configuration="gpu-8",
+                    duration="20s",
+                    value=50 * MILLION,
+                    script="import time; time.sleep(60)",
+                )
+            ).job
+        ),
+        30,
+        "8 free GPUs",
+    )
+    page.goto(f"{hub.url}hub/spawn")
+    page.get_by_label("1 GPU").check()
+    page.get_by_label("For how long?").fill("0.25")
+    page.get_by_label("When must it start?").select_option("Within 1 hour")
+    page.get_by_label("Pay at most").fill("20")
+    page.locator("#spawn_form button[type=submit]").click()
+    notice = page.locator(".spawn-error-msg")
+    expect(notice).to_contain_text("start")
+    [waiting] = bob.reservations(current=True)
+    assert waiting.start >= blocker.reservation.end
+    link = notice.get_by_role("link").first
+    link.click()
+    expect(page.locator(f"#reservation-{waiting.id}")).to_be_visible()
+    hub.until_ready("bob")
+    assert bob.reservation(waiting.id).state is State.ACTIVE
+    hub.stop_server("bob")
+    hub.until_gone("bob")
+
+
+def test_the_page_of_somebody_new_and_on_a_phone(hub: RunningHub, page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    log_in_page(page, hub, "anna")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.goto(f"{hub.url}services/era/")
+    expect(page.locator("#balance")).to_have_text("100.00")
+    expect(page.locator("#chart svg")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    # No token is on the page: nothing there opens the API.
+    html = page.content()
+    for token in set(re.findall(r"[0-9a-f]{32,}", html)):
+        client = hub.client_with(token)
+        with pytest.raises(Exception, match="log in"):
+            client.account()
