@@ -58,14 +58,26 @@ $(BIN)/pip:
 	echo "Python 3.11 or later is needed; none was found. Name one: make PYTHON=/path/to/python3" >&2; \
 	exit 1
 
+# An editable install leaves out setup.py's data_files, by which Jupyter finds the
+# extension for JupyterLab; links do instead, so that a reload of the page shows a change.
+LAB := $(CURDIR)/extension/era_extension/lab
+define LINK_LABEXTENSION
+mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
+rm -rf $(VENV)/share/jupyter/labextensions/era-extension
+ln -s '$(LAB)/labextension' $(VENV)/share/jupyter/labextensions/era-extension
+ln -sf '$(LAB)/era_extension.json' $(VENV)/etc/jupyter/jupyter_server_config.d/
+endef
+
 # Installing again is needed only when the metadata changes: the packages are
 # installed in editable form.
 $(VENV)/.demo: $(METADATA) | $(BIN)/pip
 	@echo "Installing ERA Hub, JupyterHub and JupyterLab (once, takes a few minutes) ..."
 	@$(PIP_INSTALL) --editable '.[hub,notebook,demo]'
+	@$(LINK_LABEXTENSION)
 	@touch $@
 
 $(VENV)/.test: $(METADATA) | $(BIN)/pip
 	@echo "Installing ERA Hub and the test tools (once, takes a few minutes) ..."
 	@$(PIP_INSTALL) --editable '.[hub,notebook,demo,test]'
+	@$(LINK_LABEXTENSION)
 	@touch $(VENV)/.demo $@

@@ -338,6 +338,12 @@ class Market:
     def _resource_request(self, request: models.RequestBase, now: int) -> ResourceRequest:
         arrival = now if request.arrival is None else int(request.arrival.timestamp())
         begin = max(arrival, now)
+        sold_until = self.era.grid.horizon_end(now)
+        if begin + request.duration > sold_until:
+            raise BidError(
+                f"arrival: time is sold until {views.when(sold_until)} only; "
+                "choose an earlier arrival or a shorter duration"
+            )
         # The engine sells whole slots; what rounding adds must not cost a start.
         rounded = self.era.grid.slots_for(request.duration) * self.era.grid.slot
         deadline = begin + request.duration

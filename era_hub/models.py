@@ -198,7 +198,7 @@ class JobRequest(RequestBase):
         None,
         min_length=1,
         max_length=1_000,
-        description='what to run; default: ["python", filename]. Runs in the job\'s directory',
+        description='what to run; default: ["python3", filename]. Runs in the job\'s directory',
     )
     args: list[Annotated[str, Field(max_length=10_000)]] = Field(
         default_factory=list, max_length=1_000, description="appended to the command"

@@ -169,6 +169,8 @@ class Reconciler:
                 self.market.job_ended, reservation.id, state, status.exit_code, status.message
             )
         elif self._over(reservation) or await self._was_started(reservation.id):
+            # Whatever runs on without its directory must be gone before its GPUs are free.
+            await self.cloud.stop(reservation.id, reservation.user)
             message = "no trace of the job was found; was its directory removed?"
             await self._call(self.market.job_ended, reservation.id, JobState.FAILED, None, message)
         else:

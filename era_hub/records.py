@@ -48,7 +48,7 @@ def new_reservation(
             name=request.name,
             script=request.script,
             filename=request.filename,
-            command=[*(request.command or ["python", request.filename]), *request.args],
+            command=[*(request.command or ["python3", request.filename]), *request.args],
             environment=request.environment,
             state=JobState.QUEUED,
             directory=None,

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from . import models
 from .store.tables import Job, Reservation
 
-
 LATEST = int(datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp())
 
 

@@ -62,7 +62,7 @@ c.JupyterHub.load_roles = [
     }},
 ]
 {extra}
-era_hub.setup(c, state_dir=".", system_users=False, gpus={gpus}, options={options!r})
+era_hub.setup(c, state_dir=".", system_users={system_users}, gpus={gpus}, options={options!r})
 """
 
 
@@ -100,6 +100,7 @@ class RunningHub:
         options: Mapping[str, Any] | None = None,
         base_path: str = "/",
         extra: str = "",
+        system_users: bool = False,
     ) -> None:
         self.folder = folder
         self.base_path = base_path
@@ -117,6 +118,7 @@ class RunningHub:
                 base_path=base_path,
                 token=self.token,
                 spawner_token=self.spawner_token,
+                system_users=system_users,
                 gpus=gpus,
                 options=settings,
                 extra=extra,

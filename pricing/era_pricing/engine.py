@@ -150,9 +150,9 @@ class Era:
     def release(self, job_id: str, now: int | None = None) -> int:
         """End a reservation early, and return the refund.
 
-        The refund is the price of the slots that have not begun. They are free
-        again; the running slot stays occupied to its end. Before the start of the
-        reservation this is `cancel`.
+        The refund is the price of the slots that have not begun. All that is left is
+        free again, the rest of the running slot included: whoever takes that starts
+        no earlier than now. Before the start of the reservation this is `cancel`.
 
         Raises
         ------
@@ -162,10 +162,9 @@ class Era:
         now = self._advance(now)
         reservation = self._find(job_id, now)
         del self._reservations[job_id]
+        self._plan.remove(job_id)
         if now < reservation.start:
-            self._plan.remove(job_id)
             return reservation.price
-        self._plan.truncate(job_id, self.grid.index(now) + 1)
         begins = self.grid.segments(reservation.start, reservation.end)[:-1]
         begun = int(np.searchsorted(begins, now, side="right"))
         return sum(reservation.slot_prices[begun:])

@@ -107,15 +107,6 @@ class Plan:
         span = self._spans.pop(key)
         self._count(span.first, span.end, -span.units)
 
-    def truncate(self, key: str, end: int) -> None:
-        """End a promise with slot `end` - 1; nothing is left if that is before it begins."""
-        span = self._spans[key]
-        if end <= span.first:
-            self.remove(key)
-        elif end < span.end:
-            self._spans[key] = Span(span.first, end, span.units)
-            self._count(end, span.end, -span.units)
-
     def shed(self, capacity: IntArray, order: Sequence[str]) -> list[str]:
         """Drop spans where more is promised than there is.
 

@@ -50,8 +50,8 @@ def log_in(hub: RunningHub, user: str) -> Iterator[httpx.Client]:
         page = client.get("hub/login")
         answer = client.post(
             "hub/login",
-            params={"_xsrf": _xsrf(page)},
-            data={"username": user, "password": PASSWORD, "_xsrf": _xsrf(page)},
+            params={"_xsrf": xsrf(page)},
+            data={"username": user, "password": PASSWORD, "_xsrf": xsrf(page)},
         )
         assert answer.is_success, answer.text
         yield client
@@ -65,7 +65,8 @@ def spawn(client: httpx.Client, **choices: str) -> httpx.Response:
     return client.post(urljoin(str(page.url), action[1].replace("&amp;", "&")), data=choices)
 
 
-def _xsrf(page: httpx.Response) -> str:
+def xsrf(page: httpx.Response) -> str:
+    """The token in the hub's forms that its POSTs must carry."""
     found = re.search(r'name="_xsrf" value="([^"]+)"', page.text)
     assert found, page.text
     return found[1]

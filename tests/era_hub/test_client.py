@@ -43,7 +43,9 @@ class Wire:
     def last(self) -> HTTPServerRequest:
         return self.asked[-1]
 
-    def answer(self, content: str, status: int = 200, content_type: str = "application/json") -> None:
+    def answer(
+        self, content: str, status: int = 200, content_type: str = "application/json"
+    ) -> None:
         self.content, self.status, self.content_type = content, status, content_type
 
     def __call__(self, request: HTTPServerRequest) -> None:
@@ -54,7 +56,9 @@ class Wire:
         if self.status in (301, 302):
             headers["Location"] = "/hub/login"
         assert request.connection is not None
-        request.connection.write_headers(ResponseStartLine("", self.status, "As told"), headers, body)
+        request.connection.write_headers(
+            ResponseStartLine("", self.status, "As told"), headers, body
+        )
         request.connection.finish()
 
 

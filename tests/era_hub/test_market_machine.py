@@ -64,9 +64,9 @@ class Histories(RuleBasedStateMachine):
         user=st.sampled_from(USERS),
         gpus=st.integers(0, GPUS),
         minutes=st.integers(1, 150),
-        ahead=st.integers(-HOUR, 3 * HOUR),
+        ahead=st.one_of(st.just(0), st.integers(-HOUR, 3 * HOUR)),
         slack=st.integers(0, 3 * HOUR),
-        value=st.integers(0, 10_000_000),
+        value=st.one_of(st.just(10**9), st.integers(0, 10_000_000)),
         key=st.sampled_from([None, None, None, "k1", "k2"]),
     )
     def reserve(
@@ -110,6 +110,15 @@ class Histories(RuleBasedStateMachine):
         if key is not None:
             self.keys[user, key] = verdict.reservation.id
         return verdict.reservation.id
+
+    @rule(target=made, user=st.sampled_from(USERS), gpus=st.integers(1, 2))
+    def start_at_once(self, user: str, gpus: int) -> Any:
+        """As the spawn page does."""
+        made = self.market.reserve(user, notebook(gpus)).reservation
+        if made is None:
+            return multiple()
+        self.claim(made.id)
+        return made.id
 
     @rule(reservation_id=made, stopped=st.booleans())
     def give_back(self, reservation_id: str, stopped: bool) -> None:
@@ -190,7 +199,7 @@ class Histories(RuleBasedStateMachine):
         assert unbalanced(self.market.database) == []
         accounts, rows = balances(self.market.database), self.rows()
         assert sum(accounts.values()) == 0
-        held = {user: 0 for user in USERS}
+        held = dict.fromkeys(USERS, 0)
         for row in rows:
             assert 0 <= row.refunded <= row.price == sum(row.slot_prices)
             if row.state in OPEN:

@@ -194,7 +194,7 @@ def test_a_request_may_be_short() -> None:
 def test_requests_that_make_no_sense(
     model: type[BaseModel], fields: dict[str, Any], says: str
 ) -> None:
-    whole = {"configuration": "gpu-1", "duration": "1h"}
+    whole: dict[str, Any] = {"configuration": "gpu-1", "duration": "1h"}
     if model is not QuoteRequest:
         whole["value"] = 1
     if model is JobRequest:

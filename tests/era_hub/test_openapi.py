@@ -177,4 +177,4 @@ def test_answers_fit_their_schemas(answer: BaseModel) -> None:
 
 def _fits(value: Any, model: type[BaseModel]) -> bool:
     schema = {**reference(model), "components": {"schemas": SCHEMAS}}
-    return Draft202012Validator(schema).is_valid(value)
+    return bool(Draft202012Validator(schema).is_valid(value))

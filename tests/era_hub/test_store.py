@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import inspect, select, text
+from sqlalchemy import UniqueConstraint, inspect, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from era_hub.models import Kind, State
@@ -109,7 +109,7 @@ def test_migrations_keep_what_must_be_unique(database: Database) -> None:
             wanted = {
                 tuple(column.name for column in each.columns)
                 for each in table.constraints
-                if type(each).__name__ == "UniqueConstraint"
+                if isinstance(each, UniqueConstraint)
             }
             unique = {tuple(each["column_names"]) for each in found.get_unique_constraints(name)}
             assert unique == wanted, name

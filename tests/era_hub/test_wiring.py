@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 
 import pytest
 from jupyterhub.app import JupyterHub
-from traitlets.config import Config, PyFileConfigLoader
+from traitlets.config.loader import Config, PyFileConfigLoader
 
 import era_hub
 from era_hub.wiring import ACCESS, CUSTOM_SCOPES, SERVER_SCOPES, USER_SCOPES
@@ -28,7 +28,9 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def load(text: str) -> Config:
     """A configuration file as the hub reads it."""
     Path("jupyterhub_config.py").write_text(f"import era_hub\nc = get_config()\n{text}\n")
-    return PyFileConfigLoader("jupyterhub_config.py", path=str(Path.cwd())).load_config()
+    loader = PyFileConfigLoader("jupyterhub_config.py", path=str(Path.cwd()))
+    config: Config = loader.load_config()
+    return config
 
 
 def set_up(c: Config | None = None, **options: Any) -> Config:
@@ -37,12 +39,12 @@ def set_up(c: Config | None = None, **options: Any) -> Config:
     return c
 
 
-def service(c: Config, name: str = "era") -> dict[str, Any]:
+def service(c: Config, name: str = "era") -> Any:
     (found,) = [each for each in c.JupyterHub.services if each["name"] == name]
     return found
 
 
-def role(c: Config, name: str) -> dict[str, Any]:
+def role(c: Config, name: str) -> Any:
     (found,) = [each for each in c.JupyterHub.load_roles if each["name"] == name]
     return found
 
@@ -118,7 +120,9 @@ def test_roles_and_scopes() -> None:
 
 def test_nobody_but_the_spawner_may_act_for_users() -> None:
     c = set_up(admins={"root"})
-    holders = [each["name"] for each in c.JupyterHub.load_roles if "custom:era:spawn" in plain(each)]
+    holders = [
+        each["name"] for each in c.JupyterHub.load_roles if "custom:era:spawn" in plain(each)
+    ]
     assert holders == ["era-spawner"]
     assert "spawn" not in plain(c.Spawner.server_token_scopes)
 
@@ -128,7 +132,7 @@ def test_the_hub_accepts_what_is_set() -> None:
     hub = JupyterHub(config=c)
     assert [each["name"] for each in hub.services] == ["culler", "era", "era-spawner"]
     assert hub.spawner_class.__name__ == "EraLocalSpawner"
-    assert [each["name"] for each in hub.load_roles][0] == "user"
+    assert hub.load_roles[0]["name"] == "user"
     assert hub.custom_scopes == {
         name: {"description": text} for name, text in CUSTOM_SCOPES.items()
     }
@@ -156,7 +160,9 @@ def test_services_appended_to_an_unset_list_are_kept(call: str) -> None:
 
 
 def test_services_may_still_be_appended_afterwards() -> None:
-    c = load("era_hub.setup(c, system_users=False)\nc.JupyterHub.services.append({'name': 'later'})")
+    c = load(
+        "era_hub.setup(c, system_users=False)\nc.JupyterHub.services.append({'name': 'later'})"
+    )
     assert [each["name"] for each in c.JupyterHub.services] == ["era", "era-spawner", "later"]
 
 

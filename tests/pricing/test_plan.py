@@ -12,7 +12,7 @@ SIZE = 12
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["add", "remove", "truncate", "advance"]),
+        st.sampled_from(["add", "remove", "advance"]),
         st.integers(0, 5),
         st.integers(0, 15),
         st.integers(1, 6),
@@ -34,8 +34,6 @@ def test_a_plan_rebuilt_from_its_spans_equals_the_plan(actions):
             plan.add(name, Span(first, first + length, units))
         elif action == "remove" and name in plan:
             plan.remove(name)
-        elif action == "truncate" and name in plan:
-            plan.truncate(name, first)
     rebuilt = Plan(SIZE)
     rebuilt.advance(plan.base)
     for name, span in plan.spans.items():

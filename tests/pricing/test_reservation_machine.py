@@ -40,14 +40,10 @@ class Job:
     order: int
     live: bool = True
     refunded: int = 0
-    released_in: int | None = None
 
     def slots(self):
-        """Slots occupied, from a release on no further than its own slot."""
-        every = range(self.start // SLOT, -(-self.end // SLOT))
-        if self.live:
-            return set(every)
-        return {s for s in every if self.released_in is not None and s <= self.released_in}
+        """Slots occupied; none from a release on."""
+        return set(range(self.start // SLOT, -(-self.end // SLOT))) if self.live else set()
 
     def due(self, now):
         """Sum of the parts that begin after `now`."""
@@ -142,8 +138,6 @@ class Market(RuleBasedStateMachine):
         if job is None or not job.live or job.end <= self.now:
             return None
         job.live = False
-        if self.now >= job.start:
-            job.released_in = self.now // SLOT
         refund = job.due(self.now) if self.now >= job.start else sum(job.parts)
         job.refunded += refund
         return refund
@@ -186,7 +180,7 @@ class Market(RuleBasedStateMachine):
 
         for job in self.model.values():
             if not (job.live and job.end > self.now) and job.slots() & overloaded():
-                job.live, job.released_in = False, None
+                job.live = False
         dropped = []
         while lost := overloaded():
             touching = [j for j in self.model.items() if j[1].live and j[1].slots() & lost]
@@ -225,7 +219,7 @@ class Market(RuleBasedStateMachine):
         again = self.new_era()
         again.restore(self.era.reservations())
         assert again.reservations() == self.era.reservations()
-        # What was released in the running slot is not restored.
+        # What has ended within the running slot is not restored, and frees its rest.
         later = self.now + SLOT
         assert list(again.promised(later, 40)) == list(self.era.promised(later, 40))
 
