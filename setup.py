@@ -107,6 +107,5 @@ setup(
             "first-fit = era_pricing.algorithms.first_fit:FirstFit",
         ],
         "era.predictors": ["prior = era_pricing.predictors.prior:Prior"],
-        "era.clouds": ["local = era_hub.clouds.local:LocalCloud"],
     },
 )

@@ -28,8 +28,7 @@ from .clouds.base import Cloud
 from .clouds.local import LocalCloud
 from .hub import Hub
 from .market import Market
-from .models import micro_credits
-from .pool import Pool
+from .pool import ConfigurationError, Pool, amount
 from .reconciler import Reconciler
 from .store.database import Database
 from .web import page_routes
@@ -94,14 +93,13 @@ class EraHub(Application):
         help="Seconds between a job's SIGTERM and its end; at most a quarter of its time.",
     ).tag(config=True)
 
-    classes = [Pool]
+    classes = [Pool, LocalCloud, HubOAuth]
 
     aliases = {"config": "EraHub.config_file"}
 
     @catch_config_error
     def initialize(self, argv: list[str] | None = None) -> None:
         """Read the command line, then the configuration file below it."""
-        self.classes = [Pool, LocalCloud, HubOAuth]
         self.parse_command_line(argv)
         if self.config_file:
             given = self.cli_config
@@ -110,7 +108,11 @@ class EraHub(Application):
 
     def start(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        asyncio.run(self.serve())
+        try:
+            asyncio.run(self.serve())
+        except ConfigurationError as error:
+            self.log.critical("Wrong configuration: %s", error)
+            self.exit(1)
 
     async def serve(self) -> None:
         """Open the database, rebuild the plan, serve and reconcile."""
@@ -129,6 +131,7 @@ class EraHub(Application):
         with suppress(asyncio.CancelledError):
             await loop
         await services.cloud.close()
+        await services.reconciler.settle_jobs()
         await hub.close()
         services.database.close()
 
@@ -138,17 +141,24 @@ class EraHub(Application):
         pool = Pool(parent=self)
         database = Database(self.db_url)
         for_sale = pool.for_sale(len(cloud.gpus))
+        grant = amount("EraHub.starting_grant", self.starting_grant)
         market = Market(
             database=database,
             era=pool.build(len(cloud.gpus), for_sale, clock),
             configurations=for_sale,
             pool=pool.name,
             gpus=[gpu.index for gpu in cloud.gpus],
-            grant=micro_credits(self.starting_grant),
+            grant=grant,
             clock=clock,
         )
         await database.run(database.migrate)
-        await database.run(market.rebuild)
+        try:
+            await database.run(market.rebuild)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"Pool.slot can't change while reservations are open: {error}"
+            ) from None
+        await database.run(market.honour)
         kind = "simulated " if cloud.simulated else ""
         self.log.info("Pool %s: %d %sGPUs", pool.name, len(cloud.gpus), kind)
         hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])

@@ -138,6 +138,8 @@ def _start(state: Path, output: object) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=output,  # type: ignore[call-overload]
         stderr=subprocess.STDOUT,
+        # So that `era` and `python` are there in notebooks and their terminals.
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         # Ctrl-C reaches this process only, which then stops the hub in good order.
         start_new_session=True,
     )

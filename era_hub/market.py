@@ -22,10 +22,12 @@ from era_pricing import (
     Configuration,
     Decision,
     Era,
+    Feedback,
     ResourceRequest,
     UnknownReservation,
 )
 from era_pricing import Quote as EngineQuote
+from era_pricing import Reservation as Promise
 
 from . import models, records, views
 from .models import JobState, Kind, State
@@ -139,6 +141,8 @@ class Market:
             if decision.reservation is None:
                 return Verdict(False, decision.price, _declined(decision), decision.quote)
             promise, balance = decision.reservation, ledger.balance(account)
+            if isinstance(request, models.ReservationRequest):
+                self._refuse_double(session, user, request.server_name, promise)
             if balance < promise.price:
                 self.era.forget(job_id)
                 return Verdict(
@@ -171,7 +175,7 @@ class Market:
             if row.state not in OPEN:
                 raise Conflict(f"reservation {row.id} is {row.state}; make a new one")
             if not row.start <= now < row.end:
-                raise Conflict(f"reservation {row.id} runs from {views.when(row.start)} only")
+                raise Conflict(f"reservation {row.id} runs from {views.text(row.start)} only")
             if row.state == State.ACCEPTED or not row.has_workload:
                 row.gpus = self._free_gpus(session, row.units)
                 row.state = State.ACTIVE
@@ -314,6 +318,17 @@ class Market:
 
     # -- inside -----------------------------------------------------------------------
 
+    def honour(self) -> None:
+        """Give up what the pool can no longer honour, with a full refund.
+
+        Called at the start of the service, when the pool may have fewer GPUs than
+        at its end.
+        """
+        broken = self.era.update(Feedback(), self.clock()).broken
+        for reservation_id in broken:
+            message = "the pool has fewer GPUs than when this was reserved"
+            self.end(reservation_id, State.FAILED, message, refund_all=True)
+
     def rebuild(self) -> None:
         """Make the engine's plan what the database says."""
         query = select(Reservation).where(
@@ -335,13 +350,32 @@ class Market:
             self.rebuild()
             raise
 
+    def _refuse_double(
+        self, session: Session, user: str, server_name: str, promise: Promise
+    ) -> None:
+        """One server can't run on two reservations: the second would be paid for nothing.
+
+        One that runs already does not count, since its user may end it before.
+        """
+        other = session.scalar(
+            select(Reservation)
+            .filter_by(user=user, server_name=server_name, kind=Kind.NOTEBOOK, state=State.ACCEPTED)
+            .where(Reservation.start < promise.end, Reservation.end > promise.start)
+        )
+        if other is not None:
+            self.era.forget(promise.job_id)
+            raise Conflict(
+                f"you hold a reservation for this server already, from {views.text(other.start)} "
+                f"to {views.text(other.end)}; use that one, cancel it, or choose another time"
+            )
+
     def _resource_request(self, request: models.RequestBase, now: int) -> ResourceRequest:
         arrival = now if request.arrival is None else int(request.arrival.timestamp())
         begin = max(arrival, now)
         sold_until = self.era.grid.horizon_end(now)
         if begin + request.duration > sold_until:
             raise BidError(
-                f"arrival: time is sold until {views.when(sold_until)} only; "
+                f"arrival: time is sold until {views.text(sold_until)} only; "
                 "choose an earlier arrival or a shorter duration"
             )
         # The engine sells whole slots; what rounding adds must not cost a start.

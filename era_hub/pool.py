@@ -20,6 +20,24 @@ OFFICE_HOURS = [
 ]
 
 
+class ConfigurationError(Exception):
+    """A setting that can't be used; the text names it and says what would work."""
+
+
+def amount(setting: str, credits: str) -> int:
+    """Micro-credits of a setting in credits.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no amount.
+    """
+    try:
+        return micro_credits(credits)
+    except ValueError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
+
+
 class Pool(LoggingConfigurable):
     """One set of interchangeable GPUs, and how their time is sold."""
 
@@ -102,24 +120,34 @@ class Pool(LoggingConfigurable):
     def build(
         self, gpus: int, configurations: Sequence[Configuration], clock: Callable[[], int]
     ) -> Era:
-        """The engine for a pool of so many GPUs."""
-        floor = micro_credits(self.price_floor)
-        algorithm = find_algorithm(self.algorithm)
-        return Era(
-            grid=TimeGrid(self.slot, self.horizon),
-            inventory=Inventory(gpus),
-            configurations=configurations,
-            algorithm=algorithm(),
-            predictor=Prior(
-                max_price=max(floor, micro_credits(self.max_price)),
+        """The engine for a pool of so many GPUs.
+
+        Raises
+        ------
+        ConfigurationError
+            If a setting can't be used.
+        """
+        floor = amount("Pool.price_floor", self.price_floor)
+        top = amount("Pool.max_price", self.max_price)
+        try:
+            predictor = Prior(
+                max_price=max(floor, top),
                 peak_demand=self.peak_load * gpus,
                 profile=_to_utc(self.profile),
                 lead_time=self.lead_time,
-            ),
-            price_floor=floor,
-            clock=clock,
-            resource=self.resource,
-        )
+            )
+            return Era(
+                grid=TimeGrid(self.slot, self.horizon),
+                inventory=Inventory(gpus),
+                configurations=configurations,
+                algorithm=find_algorithm(self.algorithm)(),
+                predictor=predictor,
+                price_floor=floor,
+                clock=clock,
+                resource=self.resource,
+            )
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"Pool: {error}") from None
 
 
 def _configuration(given: dict[str, Any]) -> Configuration:

@@ -117,6 +117,13 @@ class Reconciler:
         await asyncio.gather(*(self._step(each) for each in todo if self._over(each)))
         await asyncio.gather(*(self._step(each) for each in todo if not self._over(each)))
 
+    async def settle_jobs(self) -> None:
+        """Settle the jobs that have ended by now; the service's last act when it stops."""
+        for each in await self._call(self.market.reservations, current=True, kind=Kind.JOB):
+            status = await self.cloud.status(each.id, each.user)
+            if each.state is State.ACTIVE and status.phase is Phase.ENDED:
+                await self._job(each, self.clock())
+
     def _over(self, reservation: Reservation) -> bool:
         return reservation.state.final or _seconds(reservation.end) <= self.clock()
 

@@ -15,6 +15,11 @@ def when(seconds: int) -> datetime:
     return datetime.fromtimestamp(min(seconds, LATEST), UTC)
 
 
+def text(seconds: int) -> str:
+    """UTC seconds for people, in an error message."""
+    return f"{when(seconds):%Y-%m-%d %H:%M} UTC"
+
+
 def reservation(row: Reservation) -> models.Reservation:
     """The public view of a reservation, its sealed value included: strip it for others."""
     active = row.state == models.State.ACTIVE

@@ -65,11 +65,14 @@ def setup(
     admins : iterable of str, optional
         Users who may see everything; default: ``c.Authenticator.admin_users``.
     port : int, optional
-        Where the service listens on the loopback interface; default: a free port.
+        Where the service listens on the loopback interface; default: a free port,
+        the same one at each start if possible.
     config_file : path, optional
         Configuration file of the service itself; see ``era-hub serve --help-all``.
     options : mapping of str to value, optional
         Single settings of the service, such as ``{"EraHub.starting_grant": 50}``.
+        They show in the machine's list of processes: what is secret belongs into
+        `config_file`.
 
     Examples
     --------
@@ -77,7 +80,8 @@ def setup(
     >>> era_hub.setup(c)  # doctest: +SKIP
     """
     state = Path(state_dir).absolute()
-    port = port or _free_port()
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    port = port or _usual_port(state)
     if system_users is None:
         system_users = os.geteuid() == 0
     token = secrets.token_hex(32)
@@ -204,8 +208,25 @@ def _append(section: Any, name: str, item: Any) -> None:
     setattr(section, name, [*_present(section, name, []), item])
 
 
-def _free_port() -> int:
+def _usual_port(state: Path) -> int:
+    """The port of last time if it is free: notebooks that outlive a hub know it."""
+    remembered = state / "port"
+    try:
+        wanted = int(remembered.read_text())
+    except (OSError, ValueError):
+        wanted = 0
+    port = _bind(wanted) or _bind(0)
+    remembered.write_text(str(port))
+    return port
+
+
+def _bind(port: int) -> int:
+    """A port that can be listened on: this one, or any if it is 0; 0 if it can't be had."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return 0
+        bound: int = probe.getsockname()[1]
+        return bound

@@ -222,7 +222,7 @@ class RunningHub:
         """Ask for a notebook server through the Hub's REST API."""
         self.http.post(f"/users/{user}")
         path = f"/users/{user}/servers/{name}" if name else f"/users/{user}/server"
-        return self.http.post(path, json={"user_options": options})
+        return self.http.post(path, json=options)
 
     def stop_server(self, user: str, name: str = "") -> httpx.Response:
         path = f"/users/{user}/servers/{name}" if name else f"/users/{user}/server"

@@ -167,12 +167,17 @@ class ApiHandler(Handler):
             raise Problem(403, f"you may not act for {user}")
         return user
 
-    def looking_at(self, user: str | None) -> str | None:
-        """Whose things are listed: one's own; for admins and the spawner any, or everybody's."""
+    def looking_at(self, user: str | None, everybody: bool = False) -> str | None:
+        """Whose things are listed: one's own; for admins and the spawner any, or everybody's.
+
+        Returns a user's name, or None for everybody.
+        """
         caller = self.require(Scope.BID, Scope.ADMIN, Scope.SPAWN)
-        if user is not None and user != caller.name and not caller.sees_everybody:
-            raise Problem(403, f"you may not look at the reservations of {user}")
-        return caller.name if user is None and caller.kind == "user" else user
+        if everybody or (user is not None and user != caller.name):
+            if not caller.sees_everybody:
+                raise Problem(403, "you may only look at what is yours")
+            return None if everybody else user
+        return caller.name if caller.kind == "user" else user
 
     def may_see(self, reservation: models.Reservation) -> models.Reservation:
         """The reservation as the caller may see it: others' bids stay sealed.

@@ -28,7 +28,7 @@ class JobsHandler(ReservationsHandler):
 
     @endpoint("Background jobs, newest first", list[models.Job], query=ListQuery)
     async def get(self, query: ListQuery) -> list[models.Job]:
-        user = self.looking_at(query.user)
+        user = self.looking_at(query.user, query.everybody)
         found = await self.run(
             self.services.market.jobs, user=user, current=query.current, limit=query.limit
         )

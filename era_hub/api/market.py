@@ -52,14 +52,13 @@ def _prices(
     era = market.era
     by_slot = era.prices(configuration.name, first, count, now)
     prices = [None if price < 0 else price for price in by_slot.tolist()]
-    current = prices[0]
     return models.ConfigurationPrices(
         name=configuration.name,
         title=configuration.title or configuration.name,
         description=configuration.description,
         resources=dict(configuration.resources),
         gpus=configuration.units(era.resource),
-        price_per_hour=None if current is None else current * 3600 // era.grid.slot,
+        price_per_hour=era.hourly_price(configuration.name, now),
         prices=prices,
     )
 

@@ -88,7 +88,8 @@ def _operation(path: str, method: str, each: Endpoint) -> dict[str, Any]:
                 "name": "Idempotency-Key",
                 "in": "header",
                 "schema": {"type": "string"},
-                "description": "repeat a request with the same key to get the first answer again",
+                "description": "a request repeated with the same key reserves nothing more: "
+                "the answer is the first reservation as it is now",
             }
         )
     return operation

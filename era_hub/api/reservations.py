@@ -14,17 +14,23 @@ class ListQuery(BaseModel):
     """Which reservations or jobs to list."""
 
     user: str | None = Field(None, description="for admins and the spawner: whose")
-    kind: models.Kind | None = None
+    everybody: bool = Field(False, description="for admins and the spawner: all users'")
     current: bool = Field(False, description="only those that have not ended")
     limit: int = Field(200, ge=1, le=1000)
+
+
+class ReservationQuery(ListQuery):
+    """Which reservations to list."""
+
+    kind: models.Kind | None = None
 
 
 class ReservationsHandler(ApiHandler):
     """GET and POST reservations"""
 
-    @endpoint("Reservations, newest first", list[models.Reservation], query=ListQuery)
-    async def get(self, query: ListQuery) -> list[models.Reservation]:
-        user = self.looking_at(query.user)
+    @endpoint("Reservations, newest first", list[models.Reservation], query=ReservationQuery)
+    async def get(self, query: ReservationQuery) -> list[models.Reservation]:
+        user = self.looking_at(query.user, query.everybody)
         found = await self.run(
             self.services.market.reservations,
             user=user,

@@ -66,10 +66,20 @@ class Calls(ABC):
         )
 
     def reservations(
-        self, *, user: str | None = None, current: bool = False, kind: models.Kind | None = None
+        self,
+        *,
+        user: str | None = None,
+        everybody: bool = False,
+        current: bool = False,
+        kind: models.Kind | None = None,
     ) -> Any:
-        """Reservations, newest first: one's own, or for admins and the spawner those of `user`."""
-        params = {"user": user, "current": current or None, "kind": kind}
+        """Reservations, newest first: one's own; for admins those of `user`, or everybody's."""
+        params = {
+            "user": user,
+            "everybody": everybody or None,
+            "current": current or None,
+            "kind": kind,
+        }
         return self._call("GET", "reservations", list[models.Reservation], params=params)
 
     def reservation(self, reservation_id: str) -> Any:

@@ -16,8 +16,8 @@ TIMEOUT = 30.0
 def discover(url: str | None = None, token: str | None = None) -> tuple[str, str]:
     """The service's URL and a token, from the arguments or the environment.
 
-    Inside a notebook or job of the hub both are found without help: the spawner
-    sets ``ERA_URL``, and the token is the notebook's own. Elsewhere set ``ERA_URL``
+    Inside a notebook of the hub both are found without help: the spawner sets
+    ``ERA_URL``, and the token is the notebook's own. Elsewhere set ``ERA_URL``
     to ``https://<hub>/services/era`` and ``ERA_TOKEN`` to a token from the hub's
     token page.
 
@@ -135,7 +135,7 @@ def _parse(response: httpx.Response, answer: Any) -> Any:
         try:
             return TypeAdapter(answer).validate_json(response.content)
         except ValidationError as error:
-            detail = f"{response.url} does not answer like the market; is ERA_URL right?"
+            detail = "the market's answer makes no sense; is ERA_URL the address of an ERA service?"
             raise EraError(detail, response.status_code) from error
     try:
         detail = response.json()["detail"]

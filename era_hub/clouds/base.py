@@ -1,8 +1,8 @@
 """The cloud seam: what the reconciler asks of whatever runs the jobs.
 
 A cloud knows GPUs and processes, not money: it is told what to start and when
-to end it, and says what has become of it. Implementations are found through the
-entry-point group ``era.clouds``; each passes ``tests/era_hub/test_clouds.py``.
+to end it, and says what has become of it. `EraHub.cloud_class` names the
+implementation; each passes ``tests/era_hub/test_clouds.py``.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Declined(Exception):
 
     def _sentence(self) -> str:
         parts = [f"The market declined the bid: {(self.reason or 'no reason given').rstrip('.')}."]
-        if self.price is not None:
+        if self.price is not None and self.price not in (self.reason or ""):
             parts.append(f"It would cost {self.price} credits.")
         if other := self.alternative:
             cost = models.format_credits(other.price)

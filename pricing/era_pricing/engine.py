@@ -283,6 +283,16 @@ class Era:
         slot = self.grid.index(first)
         return self._quoter.slot_prices(configuration, slot, count, self._plan, self._time(now))
 
+    def hourly_price(self, configuration: str, now: int | None = None) -> int | None:
+        """Price of one bundle now, micro-credits per hour; None if it is sold out.
+
+        Raises
+        ------
+        BidError
+            If the configuration is unknown.
+        """
+        return self._quoter.hourly_price(configuration, self._plan, self._time(now))
+
     def promised(self, first: int, count: int) -> IntArray:
         """Units promised in each of `count` slots, from the slot of `first` on."""
         return self._plan.promised(self.grid.index(first), count)

@@ -94,6 +94,13 @@ class Quoter:
         past = market.times + self._grid.slot <= now
         return np.where(past | (market.times >= self._grid.horizon_end(now)), -1, prices)
 
+    def hourly_price(self, configuration: str, plan: Plan, now: int) -> int | None:
+        """See `Era.hourly_price`."""
+        slot = self._grid.index(now)
+        tariff = self._tariff(self._units_of(configuration), slot, self._market(slot, 1, plan, now))
+        rate = int(tariff.hourly[0])
+        return None if rate < 0 else rate
+
     def _units_of(self, configuration: str) -> int:
         if configuration not in self._units:
             known = ", ".join(sorted(self._units))

@@ -82,6 +82,11 @@ class Tariff:
             raise OverflowError(f"prices must stay below {limit} micro-credits per hour")
 
     @cached_property
+    def hourly(self) -> IntArray:
+        """Micro-credits per hour in each slot; -1 where it is not for sale."""
+        return np.where(self._for_sale, self._rates, -1)
+
+    @cached_property
     def slot_prices(self) -> IntArray:
         """Price of each whole slot, micro-credits; -1 where it is not for sale."""
         return np.where(self._for_sale, _money(self._rates * self._grid.slot), -1)

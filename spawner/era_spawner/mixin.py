@@ -116,11 +116,6 @@ class EraSpawnerMixin(Base):
         # The hub warns of options that nothing seems to read; reserve() does.
         return _leave_to_reserve
 
-    @default("apply_user_options")
-    def _default_apply_user_options(self) -> Any:
-        # What the options ask for is bought in start(); nothing is applied to the spawner.
-        return lambda _spawner, _options: None
-
     async def era_options_form(self) -> str:
         """The form with the prices of this moment, or a word that there are none."""
         user = self.user.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -43,6 +44,8 @@ def notebook(**changes: Any) -> models.ReservationRequest:
         "arrival": tomorrow(),
         "deadline": tomorrow(hours=1),
         "value": 50 * MILLION,
+        # A server of its own each: one server can't be reserved twice at a time.
+        "server_name": uuid4().hex,
     }
     return models.ReservationRequest(**(wanted | changes))
 
@@ -78,6 +81,8 @@ ROLES = [
     ("GET", "reservations?user=ann", None, (200, 403, 200, 200)),
     ("POST", "reservations", SERVER, (200, 200, 200, 422)),
     ("POST", "reservations", SERVER | {"user": "ann"}, (200, 403, 403, 200)),
+    ("GET", "reservations?everybody=true", None, (403, 403, 200, 200)),
+    ("GET", "jobs?everybody=true", None, (403, 403, 200, 200)),
     ("GET", "reservations/{reservation}", None, (200, 404, 200, 200)),
     ("POST", "reservations/{reservation}/claim", None, (403, 403, 403, 409)),
     ("GET", "jobs", None, (200, 200, 200, 200)),
@@ -223,6 +228,21 @@ def test_the_same_key_gives_the_same_reservation(owner: EraClient) -> None:
     assert first.reservation.id == second.reservation.id
     assert owner.account().balance == before - first.price
     owner.give_back(first.reservation.id)
+
+
+def test_one_server_is_not_reserved_twice(owner: EraClient) -> None:
+    wanted = notebook()
+    first = owner.reserve(wanted).reservation
+    before = owner.account()
+    with pytest.raises(EraError, match="hold a reservation for this server already") as refused:
+        owner.reserve(wanted)
+    assert refused.value.status == 409
+    assert owner.account() == before
+    other_time = {"arrival": first.end, "deadline": first.end + timedelta(hours=1)}
+    second = owner.reserve(wanted.model_copy(update=other_time))
+    assert second.accepted
+    owner.give_back(first.id)
+    owner.give_back(second.reservation.id)
 
 
 def test_two_users_want_five_of_eight_gpus_in_the_same_hour(

@@ -185,12 +185,11 @@ class Histories(RuleBasedStateMachine):
     def the_service_restarts(self) -> None:
         now, slots = self.clock.now, HORIZON // SLOT
         running = self.market.era.get_current_allocation(now)
-        # What was given back in the running slot is the plan's to the slot's end.
-        later = self.market.era.promised(now + SLOT, slots).tolist()
+        promised = self.market.era.promised(now, slots).tolist()
         self.market.database.close()
         self.market = open_market(Path(self.folder.name), self.clock, **POOL)
         assert self.market.era.get_current_allocation(now) == running
-        assert self.market.era.promised(now + SLOT, slots).tolist() == later
+        assert self.market.era.promised(now, slots).tolist() == promised
 
     # -- what is always true --------------------------------------------------------
 

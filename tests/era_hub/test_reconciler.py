@@ -235,9 +235,7 @@ async def test_a_cancelled_job_keeps_its_gpus_until_its_process_is_gone(world: W
     first = await world.running(STUBBORN, gpus=8)
     world.clock.now += 400
     await world.call(Market.give_back, first.id)
-    # The slot that is under way is still his; the next is free to be sold.
-    second = await world.reserve(job(gpus=8, script=STARTED), "bob", starts_in=300)
-    world.clock.now += 300
+    second = await world.reserve(job(gpus=8, script=STARTED), "bob")
     await world.passes(2)
     await world.wrote(first, "asked to stop")
     world.clock.now += 2

@@ -11,6 +11,7 @@ from era_pricing import (
     Algorithm,
     Allocation,
     Bid,
+    BidError,
     DuplicateReservation,
     Feedback,
     FirstFit,
@@ -446,3 +447,13 @@ def test_an_algorithm_must_answer_integers_for_every_slot(make_era, rates):
 def test_prices_beyond_64_bits_are_an_error_not_a_bargain(make_era):
     with pytest.raises(OverflowError, match="prices must stay below"):
         make_era(predictor=Prior(10**18, 6)).quote(ResourceRequest("gpu", HOUR, 0, 2 * HOUR))
+
+
+def test_the_hourly_price_is_what_an_hour_from_now_costs_at_a_steady_price(make_era):
+    era = make_era(predictor=hourly(4))
+    wanted = ResourceRequest("gpu", HOUR, 0, HOUR)
+    assert era.hourly_price("gpu", 0) == era.quote(wanted, 0).price
+    book(era, "a", 0, count=4)
+    assert era.hourly_price("gpu", 0) is None
+    with pytest.raises(BidError):
+        era.hourly_price("none such", 0)
