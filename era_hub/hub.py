@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 import httpx
+
+from .client.calls import path_part
 
 
 class HubError(Exception):
@@ -42,7 +43,7 @@ class Hub:
 
         A failed or stopped server the Hub still lists counts as not there.
         """
-        answer = await self._request("GET", f"/users/{_part(user)}", missing_ok=True)
+        answer = await self._request("GET", f"/users/{path_part(user)}", missing_ok=True)
         if answer is None:
             return None
         found = answer.json().get("servers", {}).get(name)
@@ -77,11 +78,11 @@ class Hub:
 
 
 def _server_path(user: str, name: str) -> str:
-    return f"/users/{_part(user)}/servers/{_part(name)}" if name else f"/users/{_part(user)}/server"
-
-
-def _part(text: str) -> str:
-    return quote(text, safe="")
+    return (
+        f"/users/{path_part(user)}/servers/{path_part(name)}"
+        if name
+        else f"/users/{path_part(user)}/server"
+    )
 
 
 def _message(response: httpx.Response) -> str:

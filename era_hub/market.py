@@ -210,6 +210,8 @@ class Market:
             row = _get(session, reservation_id)
             if row.state in OPEN:
                 self._end(session, row, state, message, refund_all)
+                if row.job is not None and not JobState(row.job.state).final:
+                    row.job.state, row.job.message = JobState.FAILED, message
 
     def note(self, reservation_id: str, message: str) -> None:
         """Tell the owner of an open reservation why it has not started yet."""

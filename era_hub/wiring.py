@@ -134,6 +134,8 @@ def _service(
 
 
 def _add_roles(c: Any, admins: Iterable[str] | None) -> None:
+    if isinstance(admins, str):
+        raise TypeError(f"admins must be a list of names, such as [{admins!r}]")
     if admins is None:
         admins = _present(c.Authenticator, "admin_users", set())
     _add_role(c, {"name": "user"}, ["self"], USER_SCOPES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from era_pricing import Configuration
+from era_pricing import BidError, Configuration
 from era_pricing import Quote as EngineQuote
 
 from .. import models, views
@@ -105,7 +105,10 @@ def find_alternative(
     """The cheapest start anywhere ahead, if it helps: cheaper, or the only one there is."""
     horizon = market.era.grid.horizon_end(market.clock())
     wide = request.model_copy(update={"deadline": views.when(horizon)})
-    best = best_start(market.quote(models.QuoteRequest(**_common(wide))))
+    try:
+        best = best_start(market.quote(models.QuoteRequest(**_common(wide))))
+    except BidError:
+        return None  # nothing fits at any time
     if best is None or (quote.price is not None and best.price >= quote.price):
         return None
     return best

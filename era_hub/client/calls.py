@@ -84,15 +84,15 @@ class Calls(ABC):
 
     def reservation(self, reservation_id: str) -> Any:
         """One `models.Reservation`."""
-        return self._call("GET", f"reservations/{_part(reservation_id)}", models.Reservation)
+        return self._call("GET", f"reservations/{path_part(reservation_id)}", models.Reservation)
 
     def give_back(self, reservation_id: str) -> Any:
         """Cancel (before its start) or release a reservation; harmless when repeated."""
-        return self._call("DELETE", f"reservations/{_part(reservation_id)}", models.Reservation)
+        return self._call("DELETE", f"reservations/{path_part(reservation_id)}", models.Reservation)
 
     def claim(self, reservation_id: str) -> Any:
         """Start a reservation and get its GPUs; for the spawner's service only."""
-        path = f"reservations/{_part(reservation_id)}/claim"
+        path = f"reservations/{path_part(reservation_id)}/claim"
         return self._call("POST", path, models.Reservation)
 
     # -- jobs ---------------------------------------------------------------
@@ -110,15 +110,15 @@ class Calls(ABC):
 
     def job(self, job_id: str) -> Any:
         """One `models.Job`."""
-        return self._call("GET", f"jobs/{_part(job_id)}", models.Job)
+        return self._call("GET", f"jobs/{path_part(job_id)}", models.Job)
 
     def cancel_job(self, job_id: str) -> Any:
         """Stop a job or take it out of the queue; the unused rest is refunded."""
-        return self._call("DELETE", f"jobs/{_part(job_id)}", models.Job)
+        return self._call("DELETE", f"jobs/{path_part(job_id)}", models.Job)
 
     def log(self, job_id: str, offset: int = 0) -> Any:
         """A `models.Log`: what the job printed from byte `offset` on."""
-        path = f"jobs/{_part(job_id)}/log"
+        path = f"jobs/{path_part(job_id)}/log"
         return self._call("GET", path, models.Log, params={"offset": offset})
 
     # -- the caller ---------------------------------------------------------
@@ -148,6 +148,6 @@ class Calls(ABC):
         return self._call("GET", "version", models.Version)
 
 
-def _part(text: str) -> str:
+def path_part(text: str) -> str:
     # Dots too: "..", as it is, would be a step up.
     return quote(text, safe="").replace(".", "%2E")

@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from era_hub.client import EraError
 from era_hub.models import micro_credits, parse_duration
@@ -114,7 +113,5 @@ FAILURES = (EraError, Declined, ValueError, OSError, TimeoutError)
 
 def sentence(error: BaseException) -> str:
     """An error in a line."""
-    if isinstance(error, ValidationError):
-        return "The market's answer makes no sense; is ERA_URL the address of an ERA service?"
     text = " ".join(str(error).split())
     return text[:1].upper() + text[1:] if text else type(error).__name__

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from .views import Table
 
-
 # Wide enough for any row: in a file or a pipe nothing need fold.
 PIPED_WIDTH = 200
 

@@ -249,6 +249,36 @@ def test_of_two_who_want_most_of_the_gpus_the_flexible_one_waits(market: Market)
     assert third.start == when(DAWN)
 
 
+# -- one server, one reservation ----------------------------------------------
+
+
+def test_a_server_is_not_reserved_twice_for_the_same_time(market: Market) -> None:
+    later = {"arrival": DAWN + HOUR, "deadline": DAWN + 3 * HOUR}
+    reserve(market, notebook(hours=2, server_name="lab", **later))
+    plan, before = promised(market), rows(market)
+    with pytest.raises(Conflict, match="from 2027-01-15 09:00 UTC to 2027-01-15 11:00 UTC"):
+        market.reserve("ann", notebook(hours=1.5, server_name="lab"))
+    assert (promised(market), rows(market)) == (plan, before)
+    # Up to then and from then on it is free; so are other servers, and everything else.
+    reserve(market, notebook(server_name="lab"))
+    reserve(market, notebook(server_name="lab", arrival=DAWN + 3 * HOUR, deadline=DAWN + 4 * HOUR))
+    reserve(market, notebook(server_name="", **later))
+    reserve(market, notebook(server_name="lab", **later), "anna")
+    reserve(market, job(**later))
+
+
+def test_a_running_server_may_be_reserved_anew(market: Market, clock: Clock) -> None:
+    """Its user may end it before."""
+    market.claim(reserve(market, notebook()).id)
+    clock.now += 60
+    assert reserve(market, notebook()).start == when(clock.now)
+
+
+def test_a_server_given_back_can_be_reserved_again(market: Market) -> None:
+    market.give_back(reserve(market, notebook()).id)
+    reserve(market, notebook())
+
+
 # -- idempotency --------------------------------------------------------------
 
 
@@ -266,11 +296,8 @@ def test_the_same_key_gets_the_first_answer_and_is_charged_once(
 
 
 def test_keys_are_each_users_own(market: Market) -> None:
-    reserve(market, notebook(), "ann", "key")
-    reserve(market, notebook(), "bob", "key")
-    reserve(market, notebook(), "ann", "other")
-    reserve(market, notebook(), "ann")
-    reserve(market, notebook(), "ann")
+    for user, key in (("ann", "key"), ("bob", "key"), ("ann", "other"), *[("ann", None)] * 2):
+        reserve(market, job(), user, key)
     assert count(market.database, Reservation) == 5
 
 
@@ -650,11 +677,47 @@ def test_gpus_stay_with_their_workload_across_a_restart(tmp_path: Path, clock: C
     again.database.close()
 
 
+def test_with_fewer_gpus_the_last_promises_are_given_up(tmp_path: Path, clock: Clock) -> None:
+    market = open_market(tmp_path, clock)
+    first = reserve(market, notebook(gpus=2))
+    second = reserve(market, notebook(gpus=3), "bob")
+    running = reserve(market, job(gpus=1), "carl")
+    queued = reserve(market, job(gpus=2, arrival=DAWN + HOUR, deadline=DAWN + 2 * HOUR), "dora")
+    for each in (first, second, running):
+        market.claim(each.id)
+    market.job_started(running.id, "/tmp")
+    market.database.close()
+
+    smaller = open_market(tmp_path, clock, gpus=4)
+    smaller.honour()
+    assert smaller.reservation(first.id).state is State.ACTIVE
+    assert smaller.reservation(queued.id).state is State.ACCEPTED
+    lost = smaller.reservation(second.id)
+    assert (lost.state, lost.refunded) == (State.FAILED, lost.price)
+    assert "fewer GPUs" in lost.message
+    assert balance(smaller, "bob") == GRANT
+    assert (smaller.era.promised(DAWN, DAY_AHEAD) <= 4).all()
+    before = rows(smaller)
+    smaller.honour()
+    assert rows(smaller) == before
+    smaller.database.close()
+
+    tiny = open_market(tmp_path, clock, gpus=1)
+    tiny.honour()
+    for each in (running, queued):
+        found = tiny.job(each.id)
+        assert found.reservation.state.final == found.state.final
+    assert tiny.job(queued.id).state is JobState.FAILED
+    assert "fewer GPUs" in tiny.job(queued.id).message
+    assert balances(tiny.database)["escrow"] == tiny.statement("carl").held
+    tiny.database.close()
+
+
 def test_the_allocation_never_exceeds_the_capacity(market: Market, clock: Clock) -> None:
     users = ["ann", "bob", "carl"]
     for number in range(60):
         size, hours = 1 + number % 5, 0.5 + number % 3
-        market.reserve(users[number % 3], notebook(size, hours, deadline=DAWN + 12 * HOUR))
+        market.reserve(users[number % 3], job(size, hours, deadline=DAWN + 12 * HOUR))
     busiest = 0
     for _ in range(12 * HOUR // SLOT):
         running = market.era.get_current_allocation(clock.now)

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from era_hub.market import OPEN, Conflict
 from era_hub.models import JobState, Kind, State, format_credits
 from era_hub.store.tables import Reservation
-from era_pricing import BidError
+from era_pricing import Quote
 from tests.era_hub.small_market import (
     HOUR,
     Clock,
@@ -56,12 +56,24 @@ class Histories(RuleBasedStateMachine):
         with self.market.database.session() as session:
             return list(session.scalars(select(Reservation)))
 
+    def waits(self, user: str, server: str, quote: Quote) -> bool:
+        """Whether the server is reserved already for some of the time offered."""
+        assert quote.start is not None and quote.end is not None
+        return any(
+            (row.user, row.server_name, row.kind) == (user, server, Kind.NOTEBOOK)
+            and row.state == State.ACCEPTED
+            and row.start < quote.end
+            and row.end > quote.start
+            for row in self.rows()
+        )
+
     # -- what users do --------------------------------------------------------
 
     @rule(
         target=made,
         bid=st.sampled_from([notebook, job]),
         user=st.sampled_from(USERS),
+        server=st.sampled_from(["", "lab"]),
         gpus=st.integers(0, GPUS),
         minutes=st.integers(1, 150),
         ahead=st.one_of(st.just(0), st.integers(-HOUR, 3 * HOUR)),
@@ -73,6 +85,7 @@ class Histories(RuleBasedStateMachine):
         self,
         bid: Any,
         user: str,
+        server: str,
         gpus: int,
         minutes: int,
         ahead: int,
@@ -87,20 +100,25 @@ class Histories(RuleBasedStateMachine):
             format_credits(value),
             arrival=arrival,
             deadline=max(arrival, self.clock.now) + minutes * 60 + slack,
+            **({"server_name": server} if bid is notebook else {}),
         )
         balance = self.market.statement(user).balance
-        try:
-            quoted = self.market.quote(request).price
-        except BidError:
-            quoted = None
-        verdict = self.market.reserve(user, request, key)
         if key is not None and (user, key) in self.keys:
-            assert verdict.reservation is not None
-            assert verdict.reservation.id == self.keys[user, key]
+            repeated = self.market.reserve(user, request, key).reservation
+            assert repeated is not None
+            assert repeated.id == self.keys[user, key]
             assert self.market.statement(user).balance == balance
-            return verdict.reservation.id
-        assert verdict.price == quoted
-        assert verdict.accepted == (quoted is not None and quoted <= min(value, balance))
+            return repeated.id
+        quote = self.market.quote(request)
+        wanted = quote.price is not None and quote.price <= value
+        if bid is notebook and wanted and self.waits(user, server, quote):
+            with pytest.raises(Conflict):
+                self.market.reserve(user, request, key)
+            assert self.market.statement(user).balance == balance
+            return multiple()
+        verdict = self.market.reserve(user, request, key)
+        assert verdict.price == quote.price
+        assert verdict.accepted == (wanted and (quote.price or 0) <= balance)
         if verdict.reservation is None:
             assert verdict.reason
             assert self.market.statement(user).balance == balance
@@ -114,7 +132,8 @@ class Histories(RuleBasedStateMachine):
     @rule(target=made, user=st.sampled_from(USERS), gpus=st.integers(1, 2))
     def start_at_once(self, user: str, gpus: int) -> Any:
         """As the spawn page does."""
-        made = self.market.reserve(user, notebook(gpus)).reservation
+        server = f"server-{len(self.rows())}"
+        made = self.market.reserve(user, notebook(gpus, server_name=server)).reservation
         if made is None:
             return multiple()
         self.claim(made.id)

@@ -364,6 +364,17 @@ async def test_a_restart_finds_the_jobs_again_and_starts_none_twice(world: World
 
 
 @pytest.mark.asyncio
+async def test_jobs_that_end_with_the_service_are_settled(world: World) -> None:
+    stopped = await world.running()
+    waiting = await world.reserve(job(), "bob", starts_in=HOUR)
+    await world.cloud.close()
+    await world.reconciler.settle_jobs()
+    assert (await world.see_job(stopped)).reservation.state is State.COMPLETED
+    assert (await world.see_job(stopped)).state.final
+    assert await world.busy() == {waiting.id}
+
+
+@pytest.mark.asyncio
 async def test_a_job_that_was_missed_costs_nothing(world: World) -> None:
     made = await world.reserve(job())
     world.clock.now += HOUR

@@ -130,6 +130,13 @@ def test_the_folder_of_a_new_database_is_made(tmp_path: Path, database: Database
     assert (tmp_path / "state/era.sqlite").is_file()
 
 
+def test_nobody_else_can_read_the_database(tmp_path: Path, database: Database) -> None:
+    open_account(database)
+    files = list((tmp_path / "state").iterdir())
+    assert {each.stat().st_mode & 0o777 for each in files} == {0o600}
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
 # -- the connection -----------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,23 @@ def test_without_a_port_a_free_one_is_found() -> None:
     port = urlparse(service(c)["url"]).port
     assert port is not None and port > 1023
     assert c.EraSpawnerMixin.era_url == f"http://127.0.0.1:{port}/services/era"
+
+
+def test_the_port_stays_the_same_while_it_is_free() -> None:
+    def url() -> str:
+        found: str = set_up(port=None).EraSpawnerMixin.era_url
+        return found
+
+    first = url()
+    assert url() == first
+    port = urlparse(first).port
+    assert port is not None
+    with socket.create_server(("127.0.0.1", port)):
+        other = url()
+    assert other != first
+    assert url() == other
+    Path("era/port").write_text("nonsense")
+    assert urlparse(url()).port
 
 
 @pytest.mark.parametrize("asked", [True, False, None])
@@ -375,3 +393,8 @@ def test_in_a_configuration_file() -> None:
 def test_misuse_is_found_at_once(positional: tuple[Any, ...], named: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"setup\(\)"):
         era_hub.setup(*positional, **named)
+
+
+def test_admins_are_a_list_of_names() -> None:
+    with pytest.raises(TypeError, match=r"admins must be a list of names, such as \['ann'\]"):
+        era_hub.setup(Config(), admins="ann")
