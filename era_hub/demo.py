@@ -198,6 +198,7 @@ def _welcome(port: int, password: str, gpus: int | None, log: Path) -> Panel:
         f"Password  [bold]{password}[/]\n\n"
         f"GPUs      {len(found.gpus)} ({kind})\n"
         f"Try       a notebook with a GPU, then train_digits.ipynb\n"
+        f"Note      all run as your own account here; nothing separates them\n"
         f"Log       {log}\n"
         "Stop      Ctrl-C",
         title="ERA Hub demo",

@@ -105,6 +105,18 @@ export function formatTime(ms) {
   return `${day} ${date.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${time}`;
 }
 
+/**
+ * A time as inputs of type datetime-local take it: local, to the minute.
+ *
+ * @param {number} ms since 1970
+ * @returns {string}
+ */
+export function formatForInput(ms) {
+  const date = new Date(ms);
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day}T${two(date.getHours())}:${two(date.getMinutes())}`;
+}
+
 /** @param {number} n */
 function two(n) {
   return String(n).padStart(2, "0");

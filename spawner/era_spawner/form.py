@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from era_hub.client import market_script
+from era_hub.client import bundle, market_script
 from era_hub.models import MICRO, Account, ConfigurationPrices, Market, Reservation
 
 from . import words
@@ -91,8 +91,7 @@ def _static(name: str) -> Markup:
 
 
 def _script() -> Markup:
-    # One module: the shared functions, then the form's own code that uses them.
-    return Markup(market_script()) + _static("spawn_form.js")
+    return Markup(bundle(_static("spawn_form.js"), market_script()))
 
 
 def _start(reservation: Reservation) -> datetime:

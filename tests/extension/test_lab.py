@@ -123,7 +123,7 @@ class Server:
         self.http.close()
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         finally:
             self.process.kill()
         return self.log.read_text()

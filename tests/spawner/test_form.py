@@ -107,7 +107,8 @@ def test_escapes_every_text():
 def test_is_one_module_and_ends_where_it_should():
     html = render_form(market(), account(), [], "/")
     (script,) = re.findall(r'<script type="module">(.*?)</script>', html, re.DOTALL)
-    assert "export function cheapestStart" in script and "priceChart(host" in script
+    assert "function cheapestStart" in script and "priceChart(host" in script
+    assert "export " not in script
     assert "import " not in re.sub(r"//.*|/\*.*?\*/", "", script, flags=re.DOTALL)
 
 

@@ -1,7 +1,7 @@
 // @ts-check
 /** The form of a bid for a background job, with the price as one types. */
 
-import { cheapestStart, formatCredits, formatTime } from "../../../era_hub/client/market.js";
+import { cheapestStart, formatCredits, formatForInput, formatTime } from "../../../era_hub/client/market.js";
 import { field, h, say, setChoices, uniqueId } from "./dom.js";
 
 const MICRO = 1e6;
@@ -46,7 +46,7 @@ export function bidForm({ submit, changed }) {
   const length = h("input", { type: "number", min: 1, step: "any", value: 30, required: true });
   const unit = h("select", { "aria-label": "Unit of the duration" },
     h("option", { value: "60" }, "minutes"), h("option", { value: "3600" }, "hours"));
-  const deadline = h("input", { type: "datetime-local", value: localTime(defaultDeadline()) });
+  const deadline = h("input", { type: "datetime-local", value: formatForInput(defaultDeadline()) });
   const value = h("input", { type: "number", min: 0, step: "any", required: true });
   const total = h("p", { class: "era-total", "aria-live": "polite" });
   const reply = h("p", { class: "era-reply", role: "status" });
@@ -162,17 +162,5 @@ function describe({ name, title, perHour }) {
 
 function defaultDeadline() {
   const date = new Date(Date.now() + HOURS_AHEAD * 3600e3);
-  date.setMinutes(0, 0, 0);
-  return date;
-}
-
-/**
- * A date as inputs of type datetime-local take it.
- *
- * @param {Date} date
- */
-function localTime(date) {
-  const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day}T${two(date.getHours())}:${two(date.getMinutes())}`;
+  return date.setMinutes(0, 0, 0);
 }

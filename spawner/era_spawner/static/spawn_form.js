@@ -1,5 +1,11 @@
-// The spawn form at work: total, start and chart follow as the user types.
-// Placed after market.js in one module, whose functions it uses.
+// @ts-check
+/** The spawn form at work: total, start and chart follow as the user types. */
+
+import {
+  cheapestStart, formatCredits, formatForInput, formatTime, priceChart,
+} from "../../../era_hub/client/market.js";
+
+/** @typedef {import("../../../era_hub/client/market.js").Start} Start */
 
 /**
  * @typedef {object} FormData_
@@ -16,7 +22,9 @@
 /** @typedef {{text: string, run: () => void}} Action */
 /** @typedef {{tone: ""|"good"|"later"|"bad", headline: string, detail: string, actions: Action[]}} Verdict */
 
+const MICRO = 1e6;
 const MINUTE = 60e3;
+const HOUR = 60 * MINUTE;
 
 /**
  * @template {Element} T
@@ -66,9 +74,7 @@ function latestStart() {
 /** @param {number} ms */
 function setLatest(ms) {
   // The field counts whole minutes: round up, so that this start stays allowed.
-  const date = new Date(Math.ceil(ms / MINUTE) * MINUTE);
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  latestInput.value = `${day}T${two(date.getHours())}:${two(date.getMinutes())}`;
+  latestInput.value = formatForInput(Math.ceil(ms / MINUTE) * MINUTE);
 }
 
 /** The choices as they stand, with the market's likely answers; null if hours are no number. */
