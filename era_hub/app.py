@@ -22,7 +22,7 @@ from traitlets.config import Application, catch_config_error
 
 from . import __version__
 from .api import ROUTES, pattern
-from .api.base import NotFoundHandler
+from .api.base import BODY_LIMIT, NotFoundHandler
 from .api.openapi import document
 from .clouds.base import Cloud
 from .clouds.local import LocalCloud
@@ -33,7 +33,8 @@ from .reconciler import Reconciler
 from .store.database import Database
 from .web import page_routes
 
-BODY_LIMIT = 4 << 20
+# Larger bodies are cut off unread; up to here they get an answer that says so.
+TRANSPORT_LIMIT = 8 * BODY_LIMIT
 
 
 @dataclass
@@ -120,7 +121,7 @@ class EraHub(Application):
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         services, hub = await self.build()
-        server = HTTPServer(self.web_application(services), max_body_size=BODY_LIMIT)
+        server = HTTPServer(self.web_application(services), max_body_size=TRANSPORT_LIMIT)
         listen = urlparse(os.environ["JUPYTERHUB_SERVICE_URL"])
         server.listen(listen.port or 80, listen.hostname or "127.0.0.1")
         loop = asyncio.create_task(services.reconciler.run())

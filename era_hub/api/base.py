@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BODY_LIMIT = 4 << 20
+"""Bytes in the body of a request."""
+
 
 class Scope(StrEnum):
     """Our custom scopes, each a role in the market."""
@@ -198,6 +201,12 @@ class ApiHandler(Handler):
     # -- validation -----------------------------------------------------------
 
     def parse_body(self, model: type[BaseModel]) -> BaseModel:
+        if len(self.request.body) > BODY_LIMIT:
+            raise Problem(
+                413,
+                f"the body has {len(self.request.body):,} bytes, more than {BODY_LIMIT:,}; "
+                "leave large files where the job can read them",
+            )
         try:
             return model.model_validate_json(self.request.body or b"{}")
         except ValidationError as error:

@@ -341,6 +341,12 @@ def test_bodies_that_are_no_objects(owner: EraClient, body: str) -> None:
     assert owner._http.post("reservations", content=body).status_code == 422
 
 
+def test_a_body_that_is_too_large(owner: EraClient) -> None:
+    answer = owner._http.post("jobs", content=b'{"script": "' + b"0" * (5 << 20) + b'"}')
+    assert answer.status_code == 413
+    assert "more than 4,194,304" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "path", ["reservations/nonsense", "jobs/nonsense", "jobs/nonsense/log", "nonsense"]
 )
