@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.utils import maybe_future, url_path_join
@@ -18,7 +19,7 @@ from . import refusals
 from .bargain import Bargain
 from .environment import gpu_environment
 from .form import render_form, render_unavailable
-from .options import OptionsError, from_form
+from .options import FORM_FIELDS, OPTIONS, OptionsError, from_form
 from .words import count, credits, when, when_html
 
 FORM_TIMEOUT = 10.0
@@ -102,19 +103,30 @@ class EraSpawnerMixin(Base):
 
     # -- options ------------------------------------------------------------
 
-    @default("options_form")
-    def _default_options_form(self) -> Any:
-        # The hub calls it as a function of the spawner.
-        return type(self).era_options_form
-
-    @default("options_from_form")
-    def _default_options_from_form(self) -> Any:
-        return self.era_options_from_form
-
     @default("apply_user_options")
     def _default_apply_user_options(self) -> Any:
         # The hub warns of options that nothing seems to read; reserve() does.
         return _leave_to_reserve
+
+    async def get_options_form(self) -> str:
+        """The market's form, and below it the one that is configured, if any."""
+        forms = [await self.era_options_form(), await super().get_options_form()]
+        return "\n".join(form for form in forms if form)
+
+    def run_options_from_form(self, form_data: Mapping[str, Any]) -> Any:
+        """`user_options`: the market's, and those of a configured form."""
+        return self._with_configured(super().run_options_from_form, form_data)
+
+    def options_from_query(self, query_data: Mapping[str, Any]) -> Any:
+        """The same from the query of a link."""
+        return self._with_configured(super().options_from_query, query_data)
+
+    def _with_configured(self, interpret: Callable[[Any], Any], data: Mapping[str, Any]) -> Any:
+        own = self.era_options_from_form(data)
+        if not self.options_form:
+            return own
+        others = interpret({key: data[key] for key in data if key not in FORM_FIELDS})
+        return _merge(others, own) if isawaitable(others) else {**others, **own}
 
     async def era_options_form(self) -> str:
         """The form with the prices of this moment, or a word that there are none."""
@@ -143,10 +155,12 @@ class EraSpawnerMixin(Base):
     def era_options(self) -> Any:
         """The market's part of `user_options`.
 
-        Spawners with options of their own take those out here: what is unknown
-        is refused.
+        What is unknown is refused, unless a form is configured that may know it.
         """
-        return self.user_options
+        options = self.user_options
+        if self.options_form and isinstance(options, Mapping):
+            return {key: options[key] for key in options if key in OPTIONS}
+        return options
 
     # -- start --------------------------------------------------------------
 
@@ -252,6 +266,10 @@ class EraSpawnerMixin(Base):
             )
         else:
             self._era_release = ""
+
+
+async def _merge(others: Awaitable[dict[str, Any]], own: dict[str, Any]) -> dict[str, Any]:
+    return {**await others, **own}
 
 
 def _leave_to_reserve(spawner: Any, user_options: Any) -> None:

@@ -28,6 +28,12 @@ LABELS = {
     "max_price": "The most you will pay",
     "reservation": "The reservation",
 }
+OPTIONS = frozenset(LABELS)
+"""The market's names in `user_options`."""
+
+FORM_FIELDS = OPTIONS | {"hours", "within", "latest_local"}
+"""The names of fields in the market's form."""
+
 NEEDED = {
     "configuration": "Say which configuration you want.",
     "duration": "Say for how long you want it.",

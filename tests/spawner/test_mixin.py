@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 import pytest_asyncio
+from jupyterhub.utils import maybe_future
 from tornado import web
 from traitlets.config import Config
 
@@ -346,6 +347,33 @@ async def test_form(service, start):
     assert 'value="r-1"' in html and 'value="r-7"' not in html
     assert 'href="/@/space%20word/services/era/"' in html
     assert TOKEN not in html
+
+
+def read_image(form_data):
+    return {"image": form_data["image"][0]}
+
+
+async def read_image_later(form_data):
+    return read_image(form_data)
+
+
+@pytest.mark.parametrize("read", [read_image, read_image_later], ids=["sync", "async"])
+@pytest.mark.asyncio
+async def test_a_configured_form_is_kept(service, start, read):
+    service.accept()
+    for path, answer in (("market", market()), ("account", account())):
+        service.answers[f"GET {path}"] = 200, dump(answer)
+    service.answers["GET reservations"] = 200, []
+    one = start(options_form='<input name="image">', options_from_form=read)
+    html = await one.get_options_form()
+    assert html.index('name="configuration"') < html.index('<input name="image">')
+    fields = {"configuration": ["gpu-2"], "hours": ["2"], "max_price": ["3"], "image": ["a/b"]}
+    expected = {"configuration": "gpu-2", "duration": "7200s", "max_price": "3", "image": "a/b"}
+    assert await maybe_future(one.run_options_from_form(fields)) == expected
+    assert await maybe_future(one.options_from_query(fields)) == expected
+    one.user_options = expected
+    await one.start()
+    assert one.get_env()["ERA_RESERVATION"] == "r-1"
 
 
 def test_options_from_form_and_query(tmp_path):
