@@ -7,6 +7,7 @@ users' homes.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -15,10 +16,12 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 import httpx
+import psutil
 from rich.console import Console
 from rich.panel import Panel
 
@@ -82,6 +85,14 @@ def run(port: int, folder: str, gpus: int | None) -> int:
         )
         return 1
     password = _prepare(state, port, gpus)
+    _adopt_orphans()
+    try:
+        return _run(console, state, port, password, gpus)
+    finally:
+        _end_what_is_left()
+
+
+def _run(console: Console, state: Path, port: int, password: str, gpus: int | None) -> int:
     log = state / "jupyterhub.log"
     with log.open("ab") as output, console.status("Starting JupyterHub and the market …") as status:
         hub = _start(state, output)
@@ -96,7 +107,7 @@ def run(port: int, folder: str, gpus: int | None) -> int:
             console.print("".join(log.read_text(errors="replace").splitlines(True)[-15:]))
             return 1
         console.print(_welcome(port, password, gpus, log))
-        status_code = hub.wait()
+        status_code = _wait(hub)
     if not stopper.asked:
         console.print(f"The hub has ended by itself ({status_code}); {log} may say why.")
         return 1
@@ -143,6 +154,38 @@ def _start(state: Path, output: object) -> subprocess.Popen[bytes]:
         # Ctrl-C reaches this process only, which then stops the hub in good order.
         start_new_session=True,
     )
+
+
+def _adopt_orphans() -> None:
+    """Let what a hub that dies leaves behind become a child of this process."""
+    if sys.platform == "linux":
+        set_child_subreaper = 36
+        ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
+def _wait(hub: subprocess.Popen[bytes]) -> int:
+    """Until the hub ends; takes note meanwhile of adopted processes that have ended."""
+    while True:
+        try:
+            return hub.wait(1)
+        except subprocess.TimeoutExpired:
+            for child in psutil.Process().children():
+                with suppress(psutil.NoSuchProcess, ChildProcessError):
+                    if child.pid != hub.pid and child.status() == psutil.STATUS_ZOMBIE:
+                        os.waitpid(child.pid, os.WNOHANG)
+
+
+def _end_what_is_left() -> None:
+    """End the processes that the hub did not: none, unless it died."""
+    left = psutil.Process().children(recursive=True)
+    for each in left:
+        with suppress(psutil.NoSuchProcess):
+            each.terminate()
+    _, stubborn = psutil.wait_procs(left, timeout=10)
+    for each in stubborn:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(stubborn, timeout=5)
 
 
 class _Stopper:

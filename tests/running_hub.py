@@ -135,7 +135,11 @@ class RunningHub:
     # -- life -----------------------------------------------------------------
 
     def __enter__(self) -> RunningHub:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(

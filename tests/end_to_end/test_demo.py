@@ -121,6 +121,19 @@ def test_start_use_stop_and_start_again(tmp_path: Path) -> None:
             assert admin.get("/hub/admin").status_code == 200
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux only")
+def test_nothing_is_left_of_a_hub_that_dies(tmp_path: Path) -> None:
+    with running(tmp_path / "demo") as demo:
+        demo.password()
+        family = demo.family()
+        [hub] = [each for each in family if "jupyterhub" in each.cmdline()]
+        assert len(family) > 2
+        hub.kill()
+        assert demo.process.wait(60) == 1
+        assert "ended by itself" in demo.text()
+        assert not [each for each in family if each.is_running()]
+
+
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     import socket
 
