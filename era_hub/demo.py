@@ -27,6 +27,7 @@ from rich.panel import Panel
 
 from .client.paths import user_home
 from .clouds.gpus import detect
+from .wiring import bindable_port
 
 USERS = ("ann", "bob", "admin")
 EXAMPLES = (
@@ -78,7 +79,7 @@ def run(port: int, folder: str, gpus: int | None) -> int:
     console = Console(highlight=False)
     state = Path(folder).absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _free(port):
+    if not bindable_port(port):
         console.print(
             f"Port {port} is taken, perhaps by another demo. Stop it, or choose another port: "
             f"[bold]era-hub demo --port {port + 1}[/]"
@@ -203,13 +204,10 @@ class _Stopper:
             self.hub.terminate()
 
     def stop(self) -> None:
-        """End the hub, forcefully if it takes too long."""
+        """End the hub; if it takes too long, `_end_what_is_left` does."""
         self.hub.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.hub.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.hub.pid, signal.SIGKILL)
-            self.hub.wait()
 
 
 def _wait_until_ready(hub: subprocess.Popen[bytes], port: int) -> bool:
@@ -246,16 +244,6 @@ def _welcome(port: int, password: str, gpus: int | None, log: Path) -> Panel:
         "Stop      Ctrl-C",
         title="ERA Hub demo",
     )
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def _two_free_ports() -> tuple[int, int]:

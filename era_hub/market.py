@@ -196,22 +196,35 @@ class Market:
             if row.state in OPEN:
                 early = row.state == State.ACCEPTED and self.clock() < row.start
                 self._end(session, row, State.CANCELLED if early else State.RELEASED)
-                if row.job is not None and not JobState(row.job.state).final:
-                    row.job.state = JobState.CANCELLED
+                if row.job is not None:
+                    records.end_job(row.job, JobState.CANCELLED)
             if stopped:
                 row.has_workload = False
             return views.reservation(row)
 
     def end(
-        self, reservation_id: str, state: State, message: str = "", refund_all: bool = False
+        self,
+        reservation_id: str,
+        state: State,
+        message: str = "",
+        refund_all: bool = False,
+        stopped: bool = False,
     ) -> None:
-        """End an open reservation and settle it; on one that has ended, do nothing."""
+        """End an open reservation and settle it; one that has ended stays as it is.
+
+        Parameters
+        ----------
+        stopped : bool
+            The caller knows that its workload is gone.
+        """
         with self._transaction() as session:
             row = _get(session, reservation_id)
             if row.state in OPEN:
                 self._end(session, row, state, message, refund_all)
-                if row.job is not None and not JobState(row.job.state).final:
-                    row.job.state, row.job.message = JobState.FAILED, message
+                if row.job is not None:
+                    records.end_job(row.job, JobState.FAILED, message=message)
+            if stopped:
+                row.has_workload = False
 
     def note(self, reservation_id: str, message: str) -> None:
         """Tell the owner of an open reservation why it has not started yet."""
@@ -230,20 +243,14 @@ class Market:
         """A job's process is gone: settle its reservation and free its GPUs."""
         with self._transaction() as session:
             job = _get_job(session, job_id)
-            if not JobState(job.state).final:
-                job.state, job.exit_code, job.message = state, exit_code, message
+            records.end_job(job, state, exit_code, message)
             if job.reservation.state in OPEN:
                 self._end(session, job.reservation, State.COMPLETED)
             job.reservation.has_workload = False
 
     def job_failed_to_start(self, job_id: str, message: str) -> None:
         """The cloud could not start a job: full refund."""
-        with self._transaction() as session:
-            job = _get_job(session, job_id)
-            if job.reservation.state in OPEN:
-                job.state, job.message = JobState.FAILED, message
-                self._end(session, job.reservation, State.FAILED, message, refund_all=True)
-            job.reservation.has_workload = False
+        self.end(job_id, State.FAILED, message, refund_all=True, stopped=True)
 
     def workload_gone(self, reservation_id: str) -> None:
         """The workload of an ended reservation has stopped: its GPUs are free."""

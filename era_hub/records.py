@@ -70,3 +70,9 @@ def promise(row: Reservation) -> Promise:
         slot_prices=tuple(row.slot_prices),
         made=row.created,
     )
+
+
+def end_job(job: Job, state: JobState, exit_code: int | None = None, message: str = "") -> None:
+    """What has become of a job; what was said first stays."""
+    if not JobState(job.state).final:
+        job.state, job.exit_code, job.message = state, exit_code, message

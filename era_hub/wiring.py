@@ -217,12 +217,12 @@ def _usual_port(state: Path) -> int:
         wanted = int(remembered.read_text())
     except (OSError, ValueError):
         wanted = 0
-    port = _bind(wanted) or _bind(0)
+    port = bindable_port(wanted) or bindable_port(0)
     remembered.write_text(str(port))
     return port
 
 
-def _bind(port: int) -> int:
+def bindable_port(port: int) -> int:
     """A port that can be listened on: this one, or any if it is 0; 0 if it can't be had."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -68,7 +68,6 @@ class Endpoint:
     body: type[BaseModel] | None
     query: type[BaseModel] | None
     scopes: tuple[Scope, ...]
-    status: int
 
 
 def endpoint(
@@ -78,7 +77,6 @@ def endpoint(
     body: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
     scopes: tuple[Scope, ...] = (Scope.BID, Scope.ADMIN, Scope.SPAWN),
-    status: int = 200,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[None]]]:
     """Make a method an endpoint: authorise, validate, call, answer.
 
@@ -98,10 +96,9 @@ def endpoint(
             if query is not None:
                 inputs["query"] = self.parse_query(query)
             result = await method(self, *path, **inputs)
-            self.set_status(status)
             self.finish(TypeAdapter(answer).dump_json(result))
 
-        handle.endpoint = Endpoint(summary, answer, body, query, scopes, status)  # type: ignore[attr-defined]
+        handle.endpoint = Endpoint(summary, answer, body, query, scopes)  # type: ignore[attr-defined]
         return handle
 
     return decorate

@@ -46,7 +46,17 @@ class JobsHandler(ReservationsHandler):
         return models.JobOutcome(job=job, **await self.outcome(body, verdict))
 
 
-class JobHandler(ApiHandler):
+class OneJobHandler(ApiHandler):
+    """What is done with one job."""
+
+    async def own_job(self, job_id: str) -> models.Job:
+        """A job the caller may see and end: their own, or any for admins and the spawner."""
+        job = await self.run(self.services.market.job, job_id)
+        self.may_see(job.reservation)
+        return job
+
+
+class JobHandler(OneJobHandler):
     """GET and DELETE jobs/{id}"""
 
     @endpoint("One background job", models.Job)
@@ -55,21 +65,19 @@ class JobHandler(ApiHandler):
 
     @endpoint("Stop a job, or take it out of the queue", models.Job)
     async def delete(self, job_id: str) -> models.Job:
-        await self.run(self.services.market.job, job_id)
-        await self.own(job_id)
+        await self.own_job(job_id)
         await self.run(self.services.market.give_back, job_id)
         self.services.reconciler.wake()
         return await see(self, await self.run(self.services.market.job, job_id))
 
 
-class LogHandler(ApiHandler):
+class LogHandler(OneJobHandler):
     """GET jobs/{id}/log"""
 
     @endpoint("A piece of a job's log", models.Log, query=LogQuery)
     async def get(self, job_id: str, query: LogQuery) -> models.Log:
-        await self.own(job_id)
         # The state first: what is read after a job has ended is all there will be.
-        job = await self.run(self.services.market.job, job_id)
+        job = await self.own_job(job_id)
         raw = await self.services.cloud.read_log(job.id, job.user, query.offset, CHUNK)
         complete = job.state.final and len(raw) < CHUNK
         if not complete:

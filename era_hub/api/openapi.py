@@ -64,7 +64,7 @@ def _operation(path: str, method: str, each: Endpoint) -> dict[str, Any]:
         "operationId": f"{method}-" + re.sub(r"[^a-z]+", "-", path).strip("-"),
         "parameters": _parameters(path, each),
         "responses": {
-            str(each.status): {
+            "200": {
                 "description": "OK",
                 "content": {"application/json": {"schema": _schema(each.answer)}},
             },
