@@ -78,6 +78,6 @@ $(VENV)/.demo: $(METADATA) | $(BIN)/pip
 
 $(VENV)/.test: $(METADATA) | $(BIN)/pip
 	@echo "Installing ERA Hub and the test tools (once, takes a few minutes) ..."
-	@$(PIP_INSTALL) --editable '.[hub,notebook,demo,test]'
+	@$(PIP_INSTALL) --editable '.[hub,sim,notebook,demo,test]'
 	@$(LINK_LABEXTENSION)
 	@touch $(VENV)/.demo $@

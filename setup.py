@@ -38,11 +38,13 @@ def files(folder: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.*"))
 
 
-ENGINE = ["numpy>=1.26,<3"]
+# What `era_pricing` imports; the notebook side does without it.
+ENGINE = ["numpy>=1.26,<3", "scipy>=1.13,<2"]
 CLIENT = ["httpx>=0.27,<1", "pydantic>=2.7,<3", "click>=8.1,<9", "rich>=13,<16"]
 EXTRAS = {
     # The JupyterHub side: service, local spawner, local jobs.
     "hub": [
+        *ENGINE,
         "jupyterhub>=5.4,<7",
         "sqlalchemy>=2.0.30,<3",
         "alembic>=1.13,<2",
@@ -51,6 +53,14 @@ EXTRAS = {
         "jinja2>=3.1,<4",
         "psutil>=5.9,<8",
         "nvidia-ml-py>=12.535,<14",
+    ],
+    # The simulator, `era-sim`.
+    "sim": [
+        *ENGINE,
+        "plotly>=6,<8",
+        "dask[distributed]>=2024.8",
+        "tqdm>=4.66,<5",
+        "pyyaml>=6,<7",
     ],
     # The notebook side: widget and magics.
     "notebook": ["anywidget>=0.9.13,<1", "ipywidgets>=8.1,<9", "ipython>=8.20", "tqdm>=4.66,<5"],
@@ -83,6 +93,7 @@ setup(
     package_dir={**FOLDERS},
     package_data={
         "era_hub": ["client/*.js", "web/templates/*", "web/static/*", "store/migrations/*.mako"],
+        "era_pricing": ["language.schema.json", "simulator/static/*"],
         "era_spawner": ["templates/*", "static/*"],
         "era_extension": ["static/*", "lab/*.json", "lab/labextension/**/*"],
     },
@@ -94,18 +105,27 @@ setup(
         (LABEXTENSION, [f"{LAB}/labextension/package.json"]),
         (f"{LABEXTENSION}/static", files(f"{LAB}/labextension/static")),
     ],
-    install_requires=ENGINE + CLIENT,
+    install_requires=CLIENT,
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
             "era-hub = era_hub.cli:main",
             "era = era_extension.cli:main",
+            "era-sim = era_pricing.simulator.cli:main",
         ],
         "jupyterhub.spawners": ["era-local = era_spawner.local:EraLocalSpawner"],
         "era.algorithms": [
             "basic-econ = era_pricing.algorithms.basic_econ:BasicEcon",
             "first-fit = era_pricing.algorithms.first_fit:FirstFit",
+            "on-demand = era_pricing.algorithms.on_demand:OnDemand",
+            "exponential = era_pricing.algorithms.exponential:Exponential",
+            "bid-price = era_pricing.algorithms.bid_price:BidPrice",
         ],
-        "era.predictors": ["prior = era_pricing.predictors.prior:Prior"],
+        "era.predictors": [
+            "prior = era_pricing.predictors.prior:Prior",
+            "spread = era_pricing.predictors.spread:Spread",
+            "lp = era_pricing.predictors.lp:LP",
+            "blend = era_pricing.predictors.blend:Blend",
+        ],
     },
 )

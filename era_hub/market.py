@@ -11,7 +11,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -20,7 +19,6 @@ from era_pricing import (
     Bid,
     BidError,
     Configuration,
-    Decision,
     Era,
     Feedback,
     ResourceRequest,
@@ -30,45 +28,24 @@ from era_pricing import Quote as EngineQuote
 from era_pricing import Reservation as Promise
 
 from . import models, records, views
+from .answers import (
+    Conflict,
+    MarketError,
+    NotFound,
+    Statement,
+    Verdict,
+    Work,
+    accepted,
+    declined,
+    hours,
+    too_poor,
+)
 from .models import JobState, Kind, State
 from .store.database import Database
-from .store.ledger import Ledger, Movement
+from .store.ledger import Ledger
 from .store.tables import Job, Reservation
 
 OPEN = (State.ACCEPTED, State.ACTIVE)
-
-
-class MarketError(Exception):
-    """A request the market can't follow; the text says why and what would work."""
-
-
-class NotFound(MarketError):
-    """No such reservation or job."""
-
-
-class Conflict(MarketError):
-    """Not possible in the reservation's present state."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The market's answer to a bid."""
-
-    accepted: bool
-    price: int | None
-    reason: str | None
-    quote: EngineQuote | None
-    reservation: models.Reservation | None = None
-    job: models.Job | None = None
-
-
-@dataclass(frozen=True)
-class Statement:
-    """An account as its owner sees it."""
-
-    balance: int
-    held: int
-    movements: list[Movement]
 
 
 class Market:
@@ -132,29 +109,29 @@ class Market:
         with self._transaction() as session:
             repeated = _by_key(session, user, idempotency_key)
             if repeated is not None:
-                return _accepted(repeated, None)
+                return accepted(repeated, None)
             ledger = Ledger(session, now)
             account = ledger.user(user, self.grant)
             job_id = str(uuid.uuid4())
             wanted = self._resource_request(request, now)
-            decision = self.era.make_reservation(job_id, Bid(wanted, request.value), now)
+            decision = self.era.make_reservation(job_id, Bid.of(wanted, request.value), now)
             if decision.reservation is None:
-                return Verdict(False, decision.price, _declined(decision), decision.quote)
+                return Verdict(False, decision.price, declined(decision), decision.quote)
             promise, balance = decision.reservation, ledger.balance(account)
             if isinstance(request, models.ReservationRequest):
                 self._refuse_double(session, user, request.server_name, promise)
             if balance < promise.price:
                 self.era.forget(job_id)
                 return Verdict(
-                    False, promise.price, _too_poor(promise.price, balance), decision.quote
+                    False, promise.price, too_poor(promise.price, balance), decision.quote
                 )
             row = records.new_reservation(promise, wanted, user, request, idempotency_key)
-            row.pool = self.pool
+            row.pool, row.units = self.pool, self._units(promise)
             session.add(row)
             session.flush()
-            what = f"{request.configuration} for {_hours(row.duration)}"
+            what = f"{request.configuration} for {hours(row.duration)}"
             ledger.hold(account, row.price, row.id, f"reserved {what}")
-            return _accepted(row, decision.quote)
+            return accepted(row, decision.quote)
 
     # -- the life of a reservation --------------------------------------------------
 
@@ -346,7 +323,9 @@ class Market:
             Reservation.end > self.clock(),
         )
         with self.database.session.begin() as session:
-            self.era.restore([records.promise(row) for row in session.scalars(query)])
+            self.era.restore(
+                [records.promise(row, self.era.resource) for row in session.scalars(query)]
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:
@@ -378,7 +357,21 @@ class Market:
                 f"to {views.text(other.end)}; use that one, cancel it, or choose another time"
             )
 
+    def _check_size(self, request: models.RequestBase) -> None:
+        """What the engine would say of its own fields, in words of the request's."""
+        if request.configuration not in self.configurations:
+            known = ", ".join(sorted(self.configurations))
+            raise BidError(f"configuration must be one of {known}; got {request.configuration!r}")
+        each = self.configurations[request.configuration].units(self.era.resource)
+        if each * request.count > len(self.gpus):
+            most = len(self.gpus) // each
+            works = f"count must be at most {most}" if most else "configuration must be smaller"
+            raise BidError(
+                f"{works}: {each * request.count} GPUs asked, the pool has {len(self.gpus)}"
+            )
+
     def _resource_request(self, request: models.RequestBase, now: int) -> ResourceRequest:
+        self._check_size(request)
         arrival = now if request.arrival is None else int(request.arrival.timestamp())
         begin = max(arrival, now)
         sold_until = self.era.grid.horizon_end(now)
@@ -400,12 +393,14 @@ class Market:
                 f"{request.duration} s; choose a later deadline or a shorter duration"
             )
         return ResourceRequest(
-            configuration=request.configuration,
+            configurations={request.configuration: request.count},
             duration=request.duration,
             arrival=begin,
-            deadline=deadline + rounded - request.duration,
-            count=request.count,
+            deadline=min(deadline + rounded - request.duration, views.LATEST),
         )
+
+    def _units(self, promise: Promise) -> int:
+        return promise.placements[0].units.get(self.era.resource, 0)
 
     def _end(
         self,
@@ -439,26 +434,6 @@ class Market:
         return free[:units]
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a job is to run: a command, files for its directory, and environment."""
-
-    command: tuple[str, ...]
-    files: dict[str, str]
-    environment: dict[str, str]
-
-
-def _accepted(row: Reservation, quote: EngineQuote | None) -> Verdict:
-    return Verdict(
-        True,
-        row.price,
-        None,
-        quote,
-        views.reservation(row),
-        None if row.job is None else views.job(row.job),
-    )
-
-
 def _get(session: Session, reservation_id: str) -> Reservation:
     row = session.get(Reservation, reservation_id)
     if row is None:
@@ -477,22 +452,3 @@ def _by_key(session: Session, user: str, key: str | None) -> Reservation | None:
     if key is None:
         return None
     return session.scalar(select(Reservation).filter_by(user=user, idempotency_key=key))
-
-
-def _declined(decision: Decision) -> str:
-    if decision.price is None:
-        return decision.reason or "nothing is free in the window"
-    price = models.format_credits(decision.price)
-    return f"the price is {price} credits, more than the most you would pay"
-
-
-def _too_poor(price: int, balance: int) -> str:
-    return (
-        f"the price is {models.format_credits(price)} credits, but only "
-        f"{models.format_credits(balance)} are free on your account"
-    )
-
-
-def _hours(seconds: int) -> str:
-    parts = ((seconds // 3600, "h"), (seconds % 3600 // 60, "min"), (seconds % 60, "s"))
-    return " ".join(f"{amount} {unit}" for amount, unit in parts if amount)

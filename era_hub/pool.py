@@ -9,7 +9,15 @@ from typing import Any
 from traitlets import Dict, Float, Integer, List, Unicode
 from traitlets.config import LoggingConfigurable
 
-from era_pricing import Configuration, Era, Inventory, Prior, TimeGrid, find_algorithm
+from era_pricing import (
+    Configuration,
+    Era,
+    Inventory,
+    PricedResource,
+    Prior,
+    TimeGrid,
+    find_algorithm,
+)
 
 from .models import micro_credits
 
@@ -138,13 +146,11 @@ class Pool(LoggingConfigurable):
             )
             return Era(
                 grid=TimeGrid(self.slot, self.horizon),
-                inventory=Inventory(gpus),
+                inventory=Inventory.single({self.resource: gpus}),
                 configurations=configurations,
                 algorithm=find_algorithm(self.algorithm)(),
-                predictor=predictor,
-                price_floor=floor,
+                priced=[PricedResource(self.resource, floor, predictor)],
                 clock=clock,
-                resource=self.resource,
             )
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"Pool: {error}") from None

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from .answers import Conflict
 from .clouds.base import Cloud, CloudError, JobSpec, JobStatus, Phase
 from .hub import Hub, HubError
-from .market import Conflict, Market
+from .market import Market
 from .models import JobState, Kind, Reservation, State
 from .store.database import Database
 

@@ -23,9 +23,9 @@ def new_reservation(
         kind=Kind.JOB if isinstance(request, models.JobRequest) else Kind.NOTEBOOK,
         user=user,
         server_name=getattr(request, "server_name", ""),
-        configuration=promise.configuration,
-        count=promise.count,
-        units=promise.units,
+        configuration=request.configuration,
+        count=request.count,
+        units=0,
         state=State.ACCEPTED,
         arrival=wanted.arrival,
         deadline=wanted.deadline,
@@ -58,16 +58,16 @@ def new_reservation(
     return row
 
 
-def promise(row: Reservation) -> Promise:
-    """The engine's view of a stored reservation."""
-    return Promise(
+def promise(row: Reservation, resource: str) -> Promise:
+    """The engine's view of a stored reservation of so many units of a resource."""
+    return Promise.of(
         job_id=row.id,
         configuration=row.configuration,
         count=row.count,
-        units=row.units,
+        units={resource: row.units},
         start=row.start,
         end=row.end,
-        slot_prices=tuple(row.slot_prices),
+        slot_prices=row.slot_prices,
         made=row.created,
     )
 

@@ -16,7 +16,7 @@ from tornado.web import HTTPError, RequestHandler
 from era_pricing import BidError
 
 from .. import models
-from ..market import Conflict, MarketError, NotFound
+from ..answers import Conflict, MarketError, NotFound
 
 if TYPE_CHECKING:
     from ..app import Services

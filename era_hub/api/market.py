@@ -56,7 +56,7 @@ def _prices(
         name=configuration.name,
         title=configuration.title or configuration.name,
         description=configuration.description,
-        resources=dict(configuration.resources),
+        resources={name: str(each) for name, each in configuration.resources.items()},
         gpus=configuration.units(era.resource),
         price_per_hour=era.hourly_price(configuration.name, now),
         prices=prices,

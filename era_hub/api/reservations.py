@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from .. import models
-from ..market import Verdict
+from ..answers import Verdict
 from .base import ApiHandler, Scope, endpoint
 from .market import find_alternative
 

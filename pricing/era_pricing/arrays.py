@@ -10,3 +10,11 @@ IntArray = npt.NDArray[np.int64]
 
 FloatArray = npt.NDArray[np.float64]
 """Predicted demand and prices before they are rounded to money."""
+
+
+def rounded_up(amounts: FloatArray) -> IntArray:
+    """Amounts rounded up to integers, but for the error of floating point.
+
+    Rounding up keeps what a sum costs at or below the sum of what its parts cost.
+    """
+    return np.ceil(np.round(amounts, 6)).astype(np.int64)

@@ -57,6 +57,47 @@ def parse_quantity(text: str) -> Fraction:
     return -value if match["sign"] == "-" else value
 
 
+Quantity = str | int
+"""A Kubernetes quantity; a number means the same as its digits would."""
+
+_UNITS_PER = {"cpu": 1000}
+
+
+def base_units(resource: str, quantity: Quantity) -> int:
+    """A quantity in the unit in which the engine counts a resource.
+
+    Parameters
+    ----------
+    resource
+        Name of the resource. `cpu` is counted in thousandths of a core, everything
+        else in whole units: bytes, GPUs.
+    quantity
+        In Kubernetes notation.
+
+    Raises
+    ------
+    ValueError
+        If it is no quantity, is negative, or is no whole number of base units.
+
+    Examples
+    --------
+    >>> base_units("cpu", "500m"), base_units("memory", "6Gi"), base_units("nvidia.com/gpu", 2)
+    (500, 6442450944, 2)
+    """
+    if isinstance(quantity, int) and not isinstance(quantity, bool):
+        quantity = str(quantity)
+    value = parse_quantity(quantity)  # type: ignore[arg-type]  # says what is wrong with others
+    if value < 0:
+        raise ValueError(f"must not be negative, got {quantity!r}")
+    units = value * _UNITS_PER.get(resource, 1)
+    if units.denominator != 1:
+        least = "a whole number of thousandths" if resource in _UNITS_PER else "a whole number"
+        raise ValueError(f"must be {least}, got {quantity!r}")
+    if units >= 2**62:
+        raise ValueError(f"must be below 2**62, got {quantity!r}")
+    return int(units)
+
+
 @dataclass(frozen=True)
 class Configuration:
     """A bundle of resources that is sold under one name.
@@ -66,53 +107,58 @@ class Configuration:
     name
         What a resource request refers to.
     resources
-        Quantities by resource name in Kubernetes notation, for example
+        The formal resources: what the user is told. Quantities by resource name in
+        Kubernetes notation, for example
         ``{"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "1"}``.
     title, description
         Texts for people; the engine does not read them.
+    actual
+        The actual resources: what one bundle takes from a node and is charged for,
+        also of resources that exist in the plan alone, say ``{"example.com/seat": "1"}``.
+        None if these are the formal ones.
 
     Raises
     ------
     ValueError
-        If the name is empty or a quantity cannot be read or is negative.
+        If the name is empty or a quantity cannot be read, is negative, or is no
+        whole number of base units (see `base_units`).
     """
 
     name: str
-    resources: Mapping[str, str]
+    resources: Mapping[str, Quantity]
     title: str = ""
     description: str = ""
+    actual: Mapping[str, Quantity] | None = None
 
     def __post_init__(self) -> None:
-        if not self.name:
+        if not isinstance(self.name, str) or not self.name:
             raise ValueError("a configuration must have a name")
         object.__setattr__(self, "resources", dict(self.resources))
-        for resource in self.resources:
-            self._quantity(resource)
+        if self.actual is not None:
+            object.__setattr__(self, "actual", dict(self.actual))
+        self._read(self.resources)
+        object.__setattr__(self, "_taken", self._read(self.taken_resources))
 
-    def _quantity(self, resource: str) -> Fraction:
-        text = self.resources.get(resource, "0")
-        try:
-            quantity = parse_quantity(text)
-        except ValueError as error:
-            raise ValueError(f"configuration {self.name!r}, {resource}: {error}") from None
-        if quantity < 0:
-            raise ValueError(
-                f"configuration {self.name!r}, {resource}: must not be negative, got {text!r}"
-            )
-        return quantity
+    @property
+    def taken_resources(self) -> Mapping[str, Quantity]:
+        """The actual resources as they were given."""
+        return self.resources if self.actual is None else self.actual
+
+    def _read(self, resources: Mapping[str, Quantity]) -> dict[str, int]:
+        found = {}
+        for resource, quantity in resources.items():
+            try:
+                found[resource] = base_units(resource, quantity)
+            except ValueError as error:
+                raise ValueError(f"configuration {self.name!r}, {resource}: {error}") from None
+        return found
 
     def units(self, resource: str) -> int:
-        """Count of `resource` in one of these bundles; 0 if it has none.
+        """Base units of `resource` that one bundle takes; 0 if it takes none."""
+        return self.taken.get(resource, 0)
 
-        Raises
-        ------
-        ValueError
-            If the quantity is not a whole number.
-        """
-        quantity = self._quantity(resource)
-        if quantity.denominator != 1:
-            raise ValueError(
-                f"configuration {self.name!r}, {resource}: must be a whole number, "
-                f"got {self.resources[resource]!r}"
-            )
-        return int(quantity)
+    @property
+    def taken(self) -> Mapping[str, int]:
+        """Base units by resource that one bundle takes."""
+        found: dict[str, int] = self._taken  # type: ignore[attr-defined]
+        return found

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
 
-import numpy as np
-
-from era_pricing.algorithms.base import Algorithm, Offer
+from era_pricing.algorithms.base import Algorithm
 from era_pricing.arrays import IntArray
-from era_pricing.bids import Bid, ResourceRequest
+from era_pricing.bids import Alternative, Bid, Commitment, ResourceRequest
+from era_pricing.books import Books
+from era_pricing.commitments import Commitments
 from era_pricing.configurations import Configuration
+from era_pricing.extending import Extending, check
 from era_pricing.inventory import Inventory
-from era_pricing.plan import Plan, Span
-from era_pricing.predictors.base import Predictor
+from era_pricing.news import News
+from era_pricing.overruns import Overruns
+from era_pricing.predictors.base import Forecast
 from era_pricing.quoting import Quoter
+from era_pricing.repair import Repair
 from era_pricing.reservations import (
     Allocation,
     Decision,
@@ -23,37 +28,64 @@ from era_pricing.reservations import (
     Reservation,
     UnknownReservation,
     UpdateResult,
+    Window,
+    apply_change,
+    check_changes,
+    refund,
 )
+from era_pricing.tariff import PricedResource
 from era_pricing.timegrid import TimeGrid
 
 
+class EarlyStart(StrEnum):
+    """When a job that may be moved starts before it is planned to."""
+
+    NEVER = "never"
+    """It keeps its start unless it is moved to make room."""
+    IDLE = "idle"
+    """When its units are idle for its whole duration."""
+    CHEAPER = "cheaper"
+    """When besides they cost no more at once than at the planned time."""
+
+
 class Era:
-    """The market for one resource of one pool.
+    """The market of one pool.
 
     Parameters
     ----------
     grid
         Slot length and horizon.
     inventory
-        Capacity over time; the engine changes it when feedback says so.
+        Nodes and their capacity over time; the engine changes it when feedback says
+        so.
     configurations
         The bundles for sale.
     algorithm
-        Prices the slots and picks a start.
-    predictor
-        Forecast of demand that the algorithm may ask.
-    price_floor
-        Least price of a unit, micro-credits per hour; above zero.
+        Prices the slots and says which starts are on the menu.
+    priced
+        The resources that have a price, each with its predictor. Everything else in
+        the inventory is counted and limited, but free of charge; resources that are
+        not in the inventory are neither.
     clock
         Returns UTC seconds; asked when a method is called without `now`.
-    resource
-        The resource that is priced; its units are counted.
+    late_penalty
+        The rate of a slot that begins h hours from now is multiplied by
+        ``exp(late_penalty * h)``, which may raise it above the ceiling.
+    replan
+        Whether jobs that have not begun are moved inside their windows to make room
+        for a bid.
+    early_start
+        When jobs that have not begun, and whose arrival has come, start at once; see
+        `EarlyStart`.
+    chunk
+        Least length in slots of the chunks into which preemptible jobs are split.
 
     Raises
     ------
     ValueError
-        If `price_floor` is not a positive integer, a configuration's units are
-        not a whole number, or two configurations have the same name.
+        If no resource is priced, one is priced twice or is not in the inventory, two
+        configurations have the same name, the penalty is negative, or the chunk is not
+        a positive integer.
 
     Notes
     -----
@@ -68,39 +100,53 @@ class Era:
         inventory: Inventory,
         configurations: Iterable[Configuration],
         algorithm: Algorithm,
-        predictor: Predictor,
-        price_floor: int,
+        priced: Sequence[PricedResource],
         clock: Callable[[], float],
-        resource: str = "nvidia.com/gpu",
+        late_penalty: float = 0.0,
+        replan: bool = True,
+        early_start: EarlyStart | str = EarlyStart.IDLE,
+        chunk: int = 1,
     ) -> None:
+        priced = _checked(priced)
+        if not (isinstance(late_penalty, int | float) and 0 <= late_penalty < math.inf):
+            raise ValueError(f"late_penalty must be 0 or more per hour, got {late_penalty!r}")
+        if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+            raise ValueError(f"chunk must be a whole number of slots, 1 or more; got {chunk!r}")
         self.grid = grid
-        self.resource = resource
+        self.resource = priced[0].name
         self._inventory = inventory
-        self._algorithm = algorithm
-        self._quoter = Quoter(
-            grid, inventory, configurations, algorithm, predictor, price_floor, resource
-        )
+        self._books = Books(grid, inventory, replan)
+        self._early_start = EarlyStart(early_start)
+        self._quoter = Quoter(self._books, configurations, algorithm, priced, late_penalty, chunk)
+        cheaper = self._early_start is EarlyStart.CHEAPER
+        self._commitments = Commitments(self._books, self._quoter.cost if cheaper else None)
+        self._repair = Repair(self._books, self._start_early)
+        self._extending = Extending(self._books, self._quoter, self._commitments)
+        self._overruns = Overruns(self._books)
+        self._news = News(self._books, algorithm, priced)
         self._clock = clock
-        self._plan = Plan(grid.slots)
-        self._reservations: dict[str, Reservation] = {}  # in the order they were made
         self._latest = 0
+        self._begun = -1  # the slot that the algorithm was prepared for
+        self._unchecked = False  # whether more may be promised than there is
         self._observation = Feedback()
 
     # The user side.
 
-    def quote(self, request: ResourceRequest, now: int | None = None) -> Quote:
-        """Price a request; changes nothing.
+    def quote(self, bid: Bid | ResourceRequest, now: int | None = None) -> Quote:
+        """Price a bid, or a request of which the value does not matter; reserves nothing.
 
         Raises
         ------
         BidError
-            If the configuration is unknown, the deadline has passed, the duration
+            If a configuration is unknown, the deadline has passed, the duration
             exceeds the horizon, or there are never that many units.
         """
-        return self._quoter.quote(request, self._plan, self._time(now))
+        if isinstance(bid, ResourceRequest):
+            bid = Bid.of(bid, 0)
+        return self._quoter.quote(bid, self._look(now))
 
     def make_reservation(self, job_id: str, bid: Bid, now: int | None = None) -> Decision:
-        """Reserve the offered start if its price does not exceed the bid's value.
+        """Reserve what is best for the bidder if its price does not exceed its value.
 
         Raises
         ------
@@ -112,28 +158,14 @@ class Era:
         if not isinstance(job_id, str) or not job_id:
             raise ValueError(f"job_id must be a text that is not empty, got {job_id!r}")
         now = self._advance(now)
-        if job_id in self._reservations or job_id in self._plan:
+        if job_id in self._books or job_id in self._overruns:
             raise DuplicateReservation(job_id)
-        quote = self._quoter.quote(bid.request, self._plan, now)
-        if quote.start is None or quote.end is None or quote.price is None:
-            return Decision(False, None, None, quote.reason, quote)
-        taken = quote.price <= bid.value
-        self._algorithm.settle(Offer(quote.units, quote.start, quote.end, quote.price), taken)
-        if not taken:
-            reason = f"the cheapest start costs {quote.price} micro-credits, more than the value"
-            return Decision(False, quote.price, None, reason, quote)
-        reservation = Reservation(
-            job_id,
-            quote.configuration,
-            quote.count,
-            quote.units,
-            quote.start,
-            quote.end,
-            quote.slot_prices,
-            now,
-        )
-        self._insert(reservation)
-        return Decision(True, quote.price, reservation, None, quote)
+        quote = self._quoter.quote(bid, now)
+        decision = self._decide(job_id, bid, quote, now)
+        self._news.decided(bid, quote, decision.accepted, now)
+        if decision.reservation is not None:
+            self._enter(decision.reservation, now)
+        return decision
 
     def cancel(self, job_id: str, now: int | None = None) -> int:
         """Give a reservation back, and return the refund.
@@ -160,14 +192,52 @@ class Era:
             If there is none with that job id or it has ended.
         """
         now = self._advance(now)
-        reservation = self._find(job_id, now)
-        del self._reservations[job_id]
-        self._plan.remove(job_id)
-        if now < reservation.start:
-            return reservation.price
-        begins = self.grid.segments(reservation.start, reservation.end)[:-1]
-        begun = int(np.searchsorted(begins, now, side="right"))
-        return sum(reservation.slot_prices[begun:])
+        refunded = self._release(job_id, now)
+        self._start_early(now)
+        return refunded
+
+    def extend(self, job_id: str, seconds: int, value: int, now: int | None = None) -> Decision:
+        """Buy time right after the end of a reservation, on the same nodes.
+
+        A job that has not begun may be moved for that. The price is today's; what was
+        paid before stays.
+
+        Parameters
+        ----------
+        job_id
+            Whose reservation; it has not ended.
+        seconds
+            Rounded up to whole slots.
+        value
+            The most this may cost, micro-credits.
+
+        Returns
+        -------
+        Decision
+            Its price is that of the extension, its reservation the extended one.
+
+        Raises
+        ------
+        BidError
+            If `seconds` or `value` make no sense.
+        UnknownReservation
+            If there is none with that job id or it has ended.
+        """
+        seconds, value = check(seconds, value)
+        now = self._advance(now)
+        reservation = self._books.find(job_id, now)
+        quote, extended = self._extending.quote(reservation, seconds, now)
+        price = quote.price
+        if extended is None or price is None:
+            return Decision(False, None, None, quote.reason, quote)
+        taken = price <= value
+        bid = Bid.of(quote.menu.request, value, reservation.commitment)
+        self._news.decided(bid, quote, taken, now)
+        if not taken:
+            return Decision(False, price, None, _too_dear(price), quote)
+        self._extending.enter(extended, now)
+        self._overruns.check(now)
+        return Decision(True, price, extended, None, quote)
 
     def forget(self, job_id: str) -> None:
         """Drop a reservation that was just made, without a trace.
@@ -179,48 +249,62 @@ class Era:
         UnknownReservation
             If there is none with that job id.
         """
-        if self._reservations.pop(job_id, None) is None:
+        if job_id not in self._books.reservations:
             raise UnknownReservation(job_id)
-        self._plan.remove(job_id)
+        self._books.remove(job_id)
 
     # The cloud side.
 
     def get_current_allocation(self, now: int | None = None) -> dict[str, Allocation]:
-        """What should run right now, by job id: start <= now < end."""
+        """What should run right now, by job id: start <= now < end, and the overruns."""
         now = self._time(now)
-        return {
-            r.job_id: Allocation(r.configuration, r.count, r.units, r.start, r.end)
-            for r in self._reservations.values()
-            if r.start <= now < r.end
-        }
+        found = {}
+        for key, reservation in self._books.reservations.items():
+            if reservation.start <= now < reservation.end:
+                running = tuple(p for p in reservation.placements if p.start <= now < p.end)
+                if running:
+                    found[key] = Allocation(running, max(p.end for p in running))
+        return {**found, **self._overruns.allocations(now)}
 
     def update(self, feedback: Feedback, now: int | None = None) -> UpdateResult:
         """Take in what the cloud observed.
 
         Terminated jobs are released, then capacity changes. Where less capacity
-        is left than promised, reservations are broken and refunded in full, those
-        made latest first; what still fits is kept.
+        is left than promised, reservations that may be moved are moved, and those
+        for which there is no room are broken and refunded in full; what still fits is
+        kept.
 
         Raises
         ------
         ValueError
             If a capacity change is not valid; then nothing has changed.
         """
-        for start, end, capacity in feedback.capacity:
-            Inventory.check(start, end, capacity)
+        check_changes(self._inventory, feedback.capacity)
         now = self._advance(now)
         self._observation = feedback
         released: dict[str, int] = {}
         unknown: list[str] = []
         for job_id in feedback.terminated:
             try:
-                released[job_id] = self.release(job_id, now)
+                released[job_id] = self._release(job_id, now)
             except UnknownReservation:
                 unknown.append(job_id)
-        for start, end, capacity in feedback.capacity:
-            self._inventory.set_capacity(start, end, capacity)
-        broken = self._break_promises()
-        return UpdateResult(released, broken, tuple(unknown))
+        if released:
+            self._start_early(now)
+        for change in feedback.capacity:
+            apply_change(self._inventory, change)
+        broken: dict[str, int] = {}
+        if self._books.plan.refresh() or self._unchecked:
+            self._unchecked = False
+            broken = self._repair.run(now)
+        self._overruns.check(now)
+        return UpdateResult(
+            released,
+            broken,
+            tuple(unknown),
+            self._overruns.take_ended(),
+            self._books.take_moved(),
+        )
 
     @property
     def observation(self) -> Feedback:
@@ -232,12 +316,13 @@ class Era:
     def reservations(self, now: int | None = None) -> tuple[Reservation, ...]:
         """Reservations that have not ended, in the order they were made."""
         now = self._time(now)
-        return tuple(r for r in self._reservations.values() if r.end > now)
+        return tuple(r for r in self._books.reservations.values() if r.end > now)
 
     def restore(self, reservations: Iterable[Reservation], now: int | None = None) -> None:
         """Replace the plan by the one that `reservations` make up.
 
-        Those that have ended are left out. The capacity is not checked here: the
+        Those that have ended are left out, but go on if they have an overrun that has
+        not. The capacity is not checked here: the
         next `update` breaks what does not fit.
 
         Raises
@@ -245,24 +330,18 @@ class Era:
         DuplicateReservation
             If two have the same job id.
         ValueError
-            If one was made on a grid with another slot length.
+            If one was made on a grid with another slot length, or is on a node that
+            is not in the inventory.
         """
-        now = self._advance(now)
-        plan, found = Plan(self.grid.slots), dict[str, Reservation]()
-        plan.advance(self.grid.index(now))
-        for reservation in sorted(reservations, key=lambda r: r.made):
-            if reservation.job_id in found:
-                raise DuplicateReservation(reservation.job_id)
-            parts = len(self.grid.segments(reservation.start, reservation.end)) - 1
-            if parts != len(reservation.slot_prices):
-                raise ValueError(
-                    f"reservation {reservation.job_id!r} has {len(reservation.slot_prices)} slot "
-                    f"prices, but takes {parts} slots of {self.grid.slot} seconds"
-                )
+        now, given = self._advance(now), tuple(reservations)
+        self._books.rebuild(given, now)
+        self._overruns.reset()
+        for reservation in given:
             if reservation.end > now:
-                found[reservation.job_id] = reservation
-                plan.add(reservation.job_id, self._span(reservation))
-        self._plan, self._reservations = plan, found
+                self._overruns.note(reservation)
+            elif reservation.end + reservation.overrun > now:
+                self._overruns.begin(reservation, now)
+        self._unchecked = True
 
     def prices(
         self, configuration: str, first: int, count: int, now: int | None = None
@@ -280,8 +359,8 @@ class Era:
         BidError
             If the configuration is unknown.
         """
-        slot = self.grid.index(first)
-        return self._quoter.slot_prices(configuration, slot, count, self._plan, self._time(now))
+        now = self._look(now)
+        return self._quoter.slot_prices(configuration, self.grid.index(first), count, now)
 
     def hourly_price(self, configuration: str, now: int | None = None) -> int | None:
         """Price of one bundle now, micro-credits per hour; None if it is sold out.
@@ -291,52 +370,127 @@ class Era:
         BidError
             If the configuration is unknown.
         """
-        return self._quoter.hourly_price(configuration, self._plan, self._time(now))
+        return self._quoter.hourly_price(configuration, self._look(now))
 
-    def promised(self, first: int, count: int) -> IntArray:
-        """Units promised in each of `count` slots, from the slot of `first` on."""
-        return self._plan.promised(self.grid.index(first), count)
+    def forecast(
+        self, configuration: str, first: int, count: int, now: int | None = None
+    ) -> Forecast:
+        """What one bundle is expected to cost by the time the slots come; slots as in `prices`.
 
-    def capacity(self, first: int, count: int) -> IntArray:
-        """Units that there are throughout each of `count` slots, from that of `first` on."""
+        Returns
+        -------
+        Forecast
+            Micro-credits per hour, shape (count,), with a band that holds 80 % of the
+            cases; NaN where the slot is over or beyond the horizon.
+        """
+        return self._quoter.forecast(configuration, self.grid.index(first), count, self._look(now))
+
+    def promised(self, first: int, count: int, resource: str | None = None) -> IntArray:
+        """Units promised in each of `count` slots, from the slot of `first` on.
+
+        Parameters
+        ----------
+        resource
+            Name of a resource in the inventory; the first priced one if None.
+        """
+        return self._books.plan.promised(self._axis(resource), self.grid.index(first), count)
+
+    def capacity(self, first: int, count: int, resource: str | None = None) -> IntArray:
+        """Units that there are throughout each of `count` slots, as in `promised`."""
         times = self.grid.times(self.grid.index(first), count)
-        return self._inventory.capacity(times, self.grid.slot)
+        there = self._inventory.capacity(times, self.grid.slot)
+        total: IntArray = there[:, self._axis(resource)].sum(axis=0)
+        return total
 
     # Inside.
+
+    def _axis(self, resource: str | None) -> int:
+        name, known = resource or self.resource, self._inventory.resources
+        if name not in known:
+            raise ValueError(f"resource must be one of {', '.join(known)}; got {name!r}")
+        return known.index(name)
 
     def _time(self, now: int | None) -> int:
         return max(int(self._clock()) if now is None else int(now), self._latest)
 
+    def _look(self, now: int | None) -> int:
+        """The time of a question; moves time on only as far as the clock has got."""
+        clock = int(self._clock())
+        now = max(clock if now is None else int(now), self._latest)
+        return self._advance(now) if now <= clock or now == self._latest else now
+
     def _advance(self, now: int | None) -> int:
-        """Move time on, and drop what lies behind when a new slot has begun."""
-        self._latest = self._time(now)
-        slot = self.grid.index(self._latest)
-        if slot > self._plan.base:
-            self._plan.advance(slot)
+        """Move time on, and do what is due when a new slot has begun."""
+        self._latest = now = self._time(now)
+        self._overruns.check(now)
+        if self._books.latest is not None:
+            self._books.latest.sync(now)
+        slot = self.grid.index(now)
+        if slot > self._begun:
+            self._begun = slot
+            self._books.advance(slot, now)
             self._inventory.drop_before(slot * self.grid.slot)
-            self._reservations = {
-                key: r for key, r in self._reservations.items() if r.end > self._latest
-            }
-        return self._latest
+            self._start_early(now)
+            self._news.slot_begins(now)
+        return now
 
-    def _find(self, job_id: str, now: int) -> Reservation:
-        reservation = self._reservations.get(job_id)
-        if reservation is None or reservation.end <= now:
-            raise UnknownReservation(job_id)
-        return reservation
+    def _release(self, job_id: str, now: int) -> int:
+        if job_id in self._overruns:
+            return self._overruns.stop(job_id, now)
+        reservation = self._books.find(job_id, now)
+        self._books.remove(job_id)
+        return reservation.overrun_price + refund(reservation.placements, self.grid.slot, now)
 
-    def _span(self, reservation: Reservation) -> Span:
-        first, end = self.grid.index(reservation.start), self.grid.index_up(reservation.end)
-        return Span(first, end, reservation.units)
+    def _start_early(self, now: int) -> None:
+        if self._early_start is not EarlyStart.NEVER:
+            self._commitments.start_early(now)
 
-    def _insert(self, reservation: Reservation) -> None:
-        self._reservations[reservation.job_id] = reservation
-        self._plan.add(reservation.job_id, self._span(reservation))
+    def _enter(self, reservation: Reservation, now: int) -> None:
+        latest = self._books.latest
+        if latest is not None and latest.plan is not None:
+            for span in self._books.spans(reservation.placements):
+                self._commitments.make_room(span, now)
+        self._books.insert(reservation, now)
+        self._overruns.check(now)
 
-    def _break_promises(self) -> dict[str, int]:
-        """Drop what the capacity no longer covers; the refund of each, by job id."""
-        times = self.grid.times(self._plan.base, self._plan.length)
-        capacity = self._inventory.capacity(times, self.grid.slot)
-        order = [r.job_id for r in self.reservations(self._latest)]
-        dropped = self._plan.shed(capacity, order)
-        return {key: self._reservations.pop(key).price for key in dropped}
+    def _decide(self, job_id: str, bid: Bid, quote: Quote, now: int) -> Decision:
+        if quote.alternative is None or quote.price is None or quote.end is None:
+            return Decision(False, None, None, quote.reason, quote)
+        alternative = bid.alternatives[quote.alternative]
+        if quote.price > alternative.value_at(quote.end):
+            return Decision(False, quote.price, None, _too_dear(quote.price), quote)
+        reservation = Reservation(
+            job_id,
+            quote.placements,
+            now,
+            bid.commitment,
+            _windows(bid, alternative, quote.end),
+            bid.overrun,
+            quote.overrun_price,
+        )
+        return Decision(True, quote.price, reservation, None, quote)
+
+
+def _too_dear(price: int) -> str:
+    return f"the cheapest start costs {price} micro-credits, more than the value"
+
+
+def _windows(bid: Bid, alternative: Alternative, end: int) -> tuple[Window, ...]:
+    """Where the requests may be moved to without losing value."""
+    if bid.commitment is Commitment.FIXED:
+        return ()
+    step = next(s for s in alternative.values if s.deadline is None or end <= s.deadline)
+    latest = math.inf if step.deadline is None else step.deadline
+    return tuple(
+        Window(request.arrival, int(min(request.deadline, latest)))
+        for request in alternative.requests
+    )
+
+
+def _checked(priced: Sequence[PricedResource]) -> tuple[PricedResource, ...]:
+    priced = tuple(priced)
+    if not priced:
+        raise ValueError("priced must name at least one resource")
+    if len({each.name for each in priced}) < len(priced):
+        raise ValueError("priced must name each resource once")
+    return priced

@@ -1,44 +1,59 @@
-"""The plan: who is promised how many units in which slots."""
+"""The plan: who is promised what, in which slots, and on which nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
 from era_pricing.arrays import IntArray
+from era_pricing.inventory import Inventory
+from era_pricing.timegrid import TimeGrid
+
+Load = tuple[int, tuple[int, ...]]
+"""A node, by its place in the inventory, and base units of each resource."""
 
 
-@dataclass(frozen=True)
-class Span:
-    """`units` units in the slots first, ..., end - 1."""
+class Span(NamedTuple):
+    """What is promised on some nodes in the slots first, ..., end - 1."""
 
     first: int
     end: int
-    units: int
+    loads: tuple[Load, ...]
 
 
 class Plan:
-    """Units promised per slot, in a window of slots that moves with time.
+    """Units promised per node, resource and slot, in a window that moves with time.
 
     Parameters
     ----------
-    size
-        Slots to keep from the running one on. The window grows only while a
-        span reaches beyond it.
+    inventory
+        Capacity over time; `refresh` takes changes of it in.
+    grid
+        The time grid.
 
     Notes
     -----
-    `promised` is derived from the spans: adding the same spans to an empty plan
+    The arrays are derived from the spans: adding the same spans to an empty plan
     that was advanced as far gives an equal plan.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, inventory: Inventory, grid: TimeGrid) -> None:
+        self._inventory = inventory
+        self._grid = grid
         self._base = 0
-        self._promised: IntArray = np.zeros(size, dtype=np.int64)
-        self._spans: dict[str, Span] = {}
+        self._offset = 0  # column of `_base`
+        self._spans: dict[str, tuple[Span, ...]] = {}
+        self._ends: list[tuple[int, str]] = []
+        none = np.zeros((len(inventory.nodes), len(inventory.resources), 0), dtype=np.int64)
+        self._there: IntArray = none  # (nodes, resources, columns)
+        self._free: IntArray = none
+        self._capacity: IntArray = none[0]  # (resources, columns), of all nodes together
+        self._promised: IntArray = none[0]
+        self._allocate(2 * grid.slots)
 
     def __contains__(self, key: str) -> bool:
         return key in self._spans
@@ -46,104 +61,199 @@ class Plan:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
             return NotImplemented
-        return (
-            self._base == other._base
-            and self._spans == other._spans
-            and np.array_equal(self._promised, other._promised)
+        if self._base != other._base or self._spans != other._spans:
+            return False
+        count = min(self.length, other.length)
+        return np.array_equal(
+            self.free(self._base, count), other.free(self._base, count)
+        ) and np.array_equal(
+            self._promised[:, self._offset :][:, :count],
+            other._promised[:, other._offset :][:, :count],
         )
 
     __hash__ = None  # type: ignore[assignment]
 
     @property
     def base(self) -> int:
-        """The first slot that is kept."""
+        """The running slot: the first one that is kept."""
         return self._base
 
     @property
     def length(self) -> int:
         """Number of slots that are kept."""
-        return len(self._promised)
+        return int(self._promised.shape[1]) - self._offset
 
     @property
-    def spans(self) -> Mapping[str, Span]:
+    def spans(self) -> Mapping[str, tuple[Span, ...]]:
         """The spans by key, oldest first."""
         return self._spans
 
-    def advance(self, slot: int) -> None:
-        """Drop the slots before `slot`, and the spans that end by then."""
-        if slot <= self._base:
-            return
-        self._spans = {key: span for key, span in self._spans.items() if span.end > slot}
-        reach = max((span.end - slot for span in self._spans.values()), default=0)
-        promised = np.zeros(max(self._size, reach), dtype=np.int64)
-        kept = self._promised[slot - self._base :][: len(promised)]
-        promised[: len(kept)] = kept
-        self._base, self._promised = slot, promised
+    def copy(self) -> Plan:
+        """A plan with the same promises that can be changed by itself."""
+        other = object.__new__(Plan)
+        other.__dict__.update(self.__dict__)
+        other._free, other._promised = self._free.copy(), self._promised.copy()
+        other._spans, other._ends = dict(self._spans), list(self._ends)
+        return other
 
-    def promised(self, first: int, count: int) -> IntArray:
-        """Units promised in each of `count` slots from `first` on.
-
-        Slots outside the window have no promises.
-        """
-        out = np.zeros(count, dtype=np.int64)
-        low = max(first, self._base)
-        high = min(first + count, self._base + len(self._promised))
-        if low < high:
-            out[low - first : high - first] = self._promised[low - self._base : high - self._base]
-        return out
-
-    def add(self, key: str, span: Span) -> None:
-        """Promise a span; `key` must be new."""
-        if key in self._spans:
-            raise KeyError(key)
-        missing = span.end - self._base - len(self._promised)
-        if missing > 0:
-            self._promised = np.concatenate((self._promised, np.zeros(missing, dtype=np.int64)))
-        self._spans[key] = span
-        self._count(span.first, span.end, span.units)
-
-    def remove(self, key: str) -> None:
-        """Take a promise back as if it had never been made."""
-        span = self._spans.pop(key)
-        self._count(span.first, span.end, -span.units)
-
-    def shed(self, capacity: IntArray, order: Sequence[str]) -> list[str]:
-        """Drop spans where more is promised than there is.
-
-        Parameters
-        ----------
-        capacity : IntArray, shape (length,)
-            Units per slot kept, from `base` on.
-        order
-            Keys of the promises that bind, those to keep first in front. Other
-            spans in the way go first.
+    def advance(self, slot: int) -> list[str]:
+        """Drop the slots before `slot`, and the promises that end by then.
 
         Returns
         -------
         list of str
-            The keys in `order` that were dropped. Each of them would not fit
-            besides what is kept.
+            The keys that were dropped.
         """
-        lost = self._promised > capacity
-        hit = {
-            key: span
-            for key, span in self._spans.items()
-            if lost[max(span.first - self._base, 0) : span.end - self._base].any()
-        }
-        for key in hit:
-            self.remove(key)
+        if slot <= self._base:
+            return []
         dropped = []
-        for key in order:
-            if key not in hit:
-                continue
-            span = hit[key]
-            part = slice(max(span.first - self._base, 0), span.end - self._base)
-            if (self._promised[part] + span.units <= capacity[part]).all():
-                self.add(key, span)
-            else:
+        while self._ends and self._ends[0][0] <= slot:
+            key = heapq.heappop(self._ends)[1]
+            if key in self._spans and max(span.end for span in self._spans[key]) <= slot:
+                del self._spans[key]
                 dropped.append(key)
+        self._offset += slot - self._base
+        self._base = slot
+        if self.length < self._grid.slots + 1:
+            reach = max((s.end for spans in self._spans.values() for s in spans), default=0)
+            self._allocate(max(2 * self._grid.slots, reach - slot))
         return dropped
 
-    def _count(self, first: int, end: int, units: int) -> None:
-        low, high = max(first - self._base, 0), max(end - self._base, 0)
-        self._promised[low:high] += units
+    def refresh(self) -> bool:
+        """Take in what has changed in the inventory; whether anything has."""
+        changed = self._version != self._inventory.version
+        if changed:
+            self._allocate(self.length)
+        return changed
+
+    def free(self, first: int, count: int) -> IntArray:
+        """Units not promised, in `count` slots from `first` on, which must be kept.
+
+        Returns
+        -------
+        IntArray, shape (nodes, resources, count)
+            A view: not to be written to.
+        """
+        low = self._column(first, count)
+        return self._free[:, :, low : low + count]
+
+    def there(self, first: int, count: int) -> IntArray:
+        """Units that each node has, promised or not; as `free`."""
+        low = self._column(first, count)
+        return self._there[:, :, low : low + count]
+
+    def promised(self, resource: int, first: int, count: int) -> IntArray:
+        """Units promised on all nodes together, shape (count,); 0 for the past."""
+        if first >= self._base:
+            low = self._column(first, count)
+            return self._promised[resource, low : low + count].copy()
+        past = min(self._base - first, count)
+        later = self.promised(resource, self._base, count - past)
+        return np.concatenate((np.zeros(past, dtype=np.int64), later))
+
+    def capacity(self, resource: int, first: int, count: int) -> IntArray:
+        """Units there are on all nodes together, in slots that are kept; shape (count,)."""
+        low = self._column(first, count)
+        return self._capacity[resource, low : low + count].copy()
+
+    def add(self, key: str, spans: tuple[Span, ...]) -> None:
+        """Promise spans; `key` must be new."""
+        if key in self._spans:
+            raise KeyError(key)
+        end = max(span.end for span in spans)
+        self._column(self._base, max(end - self._base, 0))
+        self._spans[key] = spans
+        heapq.heappush(self._ends, (end, key))
+        for span in spans:
+            self._count(span, 1)
+
+    def remove(self, key: str) -> tuple[Span, ...]:
+        """Take a promise back as if it had never been made; its spans."""
+        spans = self._spans.pop(key)
+        for span in spans:
+            self._count(span, -1)
+        if len(self._ends) > 64 + 4 * len(self._spans):
+            self._ends = [(max(s.end for s in held), k) for k, held in self._spans.items()]
+            heapq.heapify(self._ends)
+        return spans
+
+    def fits(self, span: Span, whole: bool = False) -> bool:
+        """Whether a span has room where it lies, from the running slot on.
+
+        With `whole`, resources of which it takes nothing must not be overdrawn either.
+        """
+        self._column(self._base, max(span.end - self._base, 0))
+        low = max(span.first - self._base, 0) + self._offset
+        high = max(span.end - self._base, 0) + self._offset
+        return all(
+            (self._free[node, resource, low:high] >= amount).all()
+            for node, units in span.loads
+            for resource, amount in enumerate(units)
+            if amount or whole
+        )
+
+    def within(self, span: Span) -> bool:
+        """Whether no more is promised than there is on the nodes and slots of a span."""
+        nothing = tuple((node, (0,) * len(units)) for node, units in span.loads)
+        return self.fits(span._replace(loads=nothing), whole=True)
+
+    @contextmanager
+    def trial(self) -> Iterator[Trial]:
+        """A way to add spans that are gone again at the end."""
+        trial = Trial(self)
+        try:
+            yield trial
+        finally:
+            trial.undo()
+
+    def _count(self, span: Span, sign: int) -> None:
+        low = max(span.first - self._base, 0) + self._offset
+        high = max(span.end - self._base, 0) + self._offset
+        for node, units in span.loads:
+            for resource, amount in enumerate(units):
+                if amount:
+                    self._free[node, resource, low:high] -= sign * amount
+                    self._promised[resource, low:high] += sign * amount
+
+    def _column(self, first: int, count: int) -> int:
+        """Column of slot `first`, once the window reaches over all `count` of them."""
+        if first + count - self._base > self.length:
+            self._allocate(first + count - self._base + self._grid.slots)
+        return first - self._base + self._offset
+
+    def _allocate(self, length: int) -> None:
+        """Lay the arrays out anew, for `length` slots from the running one on."""
+        old = self._offset
+        used = (self._there - self._free)[:, :, old:]
+        promised = self._promised[:, old:]
+        self._there = self._inventory.capacity(
+            self._grid.times(self._base, length), self._grid.slot
+        )
+        self._free = self._there.copy()
+        self._free[: len(used), :, : used.shape[2]] -= used[:, :, :length]
+        self._capacity = self._there.sum(axis=0)
+        self._promised = np.zeros_like(self._capacity)
+        self._promised[:, : promised.shape[1]] = promised[:, :length]
+        self._offset = 0
+        self._version = self._inventory.version
+
+
+class Trial:
+    """Spans in a plan for a moment; see `Plan.trial`."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._added: list[Span] = []
+
+    def add(self, spans: tuple[Span, ...]) -> None:
+        """Promise spans for as long as the trial lasts."""
+        for span in spans:
+            self._plan._column(self._plan.base, max(span.end - self._plan.base, 0))
+            self._plan._count(span, 1)
+            self._added.append(span)
+
+    def undo(self) -> None:
+        """Take everything back."""
+        for span in self._added:
+            self._plan._count(span, -1)
+        self._added.clear()

@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from era_pricing.arrays import IntArray
+from era_pricing.predictors.base import Predictor
 from era_pricing.timegrid import HOUR, TimeGrid
+
+
+@dataclass(frozen=True)
+class PricedResource:
+    """A resource that has a price.
+
+    Parameters
+    ----------
+    name
+        Name of the resource, for example ``nvidia.com/gpu``.
+    price_floor
+        Least price of a unit, micro-credits per hour; above zero. The unit is the
+        one in which the engine counts: for `cpu` a thousandth of a core.
+    predictor
+        Forecast of demand that the algorithm may ask.
+    price_ceiling
+        Greatest price of a unit, micro-credits per hour, before a penalty for late
+        starts; None for no limit.
+
+    Raises
+    ------
+    ValueError
+        If a price is no positive integer, or the ceiling is below the floor.
+    """
+
+    name: str
+    price_floor: int
+    predictor: Predictor
+    price_ceiling: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("price_floor", "price_ceiling"):
+            price = getattr(self, field)
+            if field == "price_ceiling" and price is None:
+                continue
+            if isinstance(price, bool) or not isinstance(price, int) or price <= 0:
+                raise ValueError(
+                    f"{field} must be a whole number of micro-credits per hour above 0, "
+                    f"got {price!r}"
+                )
+        if self.price_ceiling is not None and self.price_ceiling < self.price_floor:
+            raise ValueError(
+                f"price_ceiling must be at least the price_floor ({self.price_floor}), "
+                f"got {self.price_ceiling}"
+            )
 
 
 def candidate_starts(grid: TimeGrid, earliest: int, deadline: int, slots: int) -> IntArray:
@@ -36,9 +84,16 @@ def candidate_starts(grid: TimeGrid, earliest: int, deadline: int, slots: int) -
     if last < earliest:
         return np.empty(0, dtype=np.int64)
     first_boundary = (grid.index(earliest) + 1) * grid.slot
-    boundaries = np.arange(first_boundary, last + 1, grid.slot, dtype=np.int64)
-    ends = [last] if last > earliest and last % grid.slot else []
-    return np.concatenate(([earliest], boundaries, ends)).astype(np.int64)
+    count = max(0, (last - first_boundary) // grid.slot + 1)
+    ends = last > earliest and last % grid.slot > 0
+    starts = np.empty(1 + count + ends, dtype=np.int64)
+    starts[0] = earliest
+    starts[1 : 1 + count] = np.arange(
+        first_boundary, first_boundary + count * grid.slot, grid.slot, dtype=np.int64
+    )
+    if ends:
+        starts[-1] = last
+    return starts
 
 
 class Tariff:
@@ -53,7 +108,9 @@ class Tariff:
     rates : IntArray, shape (n,)
         Price of the whole request in each slot, micro-credits per hour.
     for_sale : bool array, shape (n,)
-        Whether the request fits in each slot.
+        Whether the request may have each slot.
+    whole
+        Whether every slot that is touched is paid in full.
 
     Raises
     ------
@@ -63,21 +120,28 @@ class Tariff:
     Notes
     -----
     A start o seconds into a slot pays (slot - o) / slot of the first slot's cost
-    and o / slot of the last one's. With rates per hour this is the sum of rate
-    times seconds, an integer, divided by 3600. The price is that, rounded up to
-    whole micro-credits; the price of a part is the rounded price up to its end
-    less the rounded price up to its beginning. So the parts are non-negative
-    integers and sum to the price.
+    and o / slot of the last one's; with `whole` it pays all of both. With rates per
+    hour this is the sum of rate times seconds, an integer, divided by 3600. The
+    price is that, rounded up to whole micro-credits; the price of a part is the
+    rounded price up to its end less the rounded price up to its beginning. So the
+    parts are non-negative integers and sum to the price.
     """
 
     def __init__(
-        self, grid: TimeGrid, first: int, rates: IntArray, for_sale: npt.NDArray[np.bool_]
+        self,
+        grid: TimeGrid,
+        first: int,
+        rates: IntArray,
+        for_sale: npt.NDArray[np.bool_],
+        whole: bool = False,
     ) -> None:
-        limit = (2**62) // (grid.horizon + grid.slot)
-        self._grid = grid
+        limit = (2**62) // (grid.horizon + 2 * grid.slot)
+        self.grid = grid
         self._first = first
-        self._rates: IntArray = np.where(for_sale, rates, 0)
+        self._all = bool(for_sale.all())
+        self._rates: IntArray = rates if self._all else np.where(for_sale, rates, 0)
         self._for_sale = for_sale
+        self._whole = whole
         if self._rates.size and int(self._rates.max()) > limit:
             raise OverflowError(f"prices must stay below {limit} micro-credits per hour")
 
@@ -89,39 +153,97 @@ class Tariff:
     @cached_property
     def slot_prices(self) -> IntArray:
         """Price of each whole slot, micro-credits; -1 where it is not for sale."""
-        return np.where(self._for_sale, _money(self._rates * self._grid.slot), -1)
+        return np.where(self._for_sale, money(self._rates * self.grid.slot), -1)
 
-    def totals(self, starts: IntArray, slots: int) -> tuple[IntArray, IntArray]:
-        """Feasible starts and their prices.
+    def totals(self, starts: IntArray, slots: int) -> tuple[npt.NDArray[np.bool_], IntArray]:
+        """Which starts are for sale, and the price at each.
 
         Parameters
         ----------
         starts : IntArray, shape (m,)
-            UTC seconds, ascending; each with all the slots it touches among the n.
+            UTC seconds, ascending, as of `candidate_starts`: at adjacent slot boundaries,
+            but for the first and the last; each with all the slots it touches among the n.
         slots
             Length of the reservation in slots.
 
         Returns
         -------
-        starts, prices : IntArray, shape (k,)
-            Those at which every slot touched is for sale; micro-credits.
+        fits : bool array, shape (m,)
+            Whether every slot touched is for sale.
+        prices : IntArray, shape (m,)
+            Micro-credits; without meaning where it does not fit.
         """
-        begin, offset = np.divmod(starts, self._grid.slot)
-        begin -= self._first
-        end = begin + slots
-        blocked = _sums(~self._for_sale)
-        fits = blocked[end + (offset > 0)] == blocked[begin]
-        paid = _sums(self._rates) * self._grid.slot
-        rates = np.append(self._rates, 0)
-        total = paid[end] - paid[begin] + offset * (rates[end] - rates[begin])
-        return starts[fits], _money(total[fits])
+        slot, count = self.grid.slot, len(starts)
+        # Only the first and the last may lie inside a slot.
+        head = int(int(starts[0]) % slot > 0)
+        tail = int(count > 1 and int(starts[-1]) % slot > 0)
+        low = self.grid.index_up(int(starts[0])) - self._first
+        middle = slice(low, low + count - head - tail)
+        ends = slice(middle.start + slots, middle.stop + slots)
+        paid = _sums(self._rates)
+        paid *= slot
+        total = np.empty(count, dtype=np.int64)
+        total[head : count - tail] = paid[ends] - paid[middle]
+        fits = np.ones(count, dtype=np.bool_)
+        if not self._all:
+            blocked = _sums(~self._for_sale)
+            fits[head : count - tail] = blocked[ends] == blocked[middle]
+        for at in (0,) * head + (count - 1,) * tail:
+            begin, offset = divmod(int(starts[at]), slot)
+            begin -= self._first
+            end = begin + slots
+            fits[at] = bool(self._for_sale[begin : end + 1].all())
+            if self._whole:
+                total[at] = paid[end + 1] - paid[begin]
+                continue
+            more = int(self._rates[end]) - int(self._rates[begin])
+            total[at] = int(paid[end]) - int(paid[begin]) + offset * more
+        return fits, money(total)
 
     def parts(self, start: int, end: int) -> tuple[int, ...]:
         """Prices of the parts of [start, end) between slot boundaries."""
-        edges = self._grid.segments(start, end)
-        slots = edges[:-1] // self._grid.slot - self._first
-        owed = _money(_sums(self._rates[slots] * np.diff(edges)))
-        return tuple(int(part) for part in np.diff(owed))
+        slot = self.grid.slot
+        first, last = self.grid.index(start), self.grid.index_up(end)
+        rates = self._rates[first - self._first : last - self._first]
+        paid = rates * slot
+        if not self._whole:
+            paid[0] -= int(rates[0]) * (start - first * slot)
+            paid[-1] -= int(rates[-1]) * (last * slot - end)
+        owed = money(np.cumsum(paid))
+        owed[1:] -= owed[:-1].copy()
+        return tuple(owed.tolist())
+
+    def whole_slots(self, slots: IntArray) -> tuple[int, ...]:
+        """Prices of whole slots, by absolute index and ascending, that are bought together."""
+        owed = money(_sums(self._rates[slots - self._first] * self.grid.slot))
+        return tuple(np.diff(owed).tolist())
+
+
+Amount = TypeVar("Amount", int, IntArray)
+
+
+def recut(prices: tuple[int, ...], edges: IntArray, new_edges: IntArray) -> tuple[int, ...]:
+    """Cut a price at other boundaries, after a reservation of the same length has moved.
+
+    Parameters
+    ----------
+    prices
+        The price of each of the n parts.
+    edges, new_edges : IntArray, shapes (n + 1,) and (k + 1,)
+        Boundaries of the old and the new parts, UTC seconds; both are of the same
+        length from the first to the last.
+
+    Returns
+    -------
+    tuple of int
+        Prices of the k parts; each moment of the reservation keeps its price, up to
+        rounding, and the sum stays the same.
+    """
+    paid = _sums(np.array(prices, dtype=np.int64))
+    there = np.interp(new_edges - new_edges[0], edges - edges[0], paid)
+    owed = np.minimum(np.rint(there).astype(np.int64), paid[-1])
+    owed[-1] = paid[-1]
+    return tuple(np.diff(owed).tolist())
 
 
 def _sums(values: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> IntArray:
@@ -131,6 +253,6 @@ def _sums(values: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> IntArray:
     return out
 
 
-def _money(rate_seconds: IntArray) -> IntArray:
+def money(rate_seconds: Amount) -> Amount:
     """Micro-credits for sums of rates per hour times seconds, rounded up."""
     return -(-rate_seconds // HOUR)

@@ -243,7 +243,7 @@ class Histories(RuleBasedStateMachine):
         slots = HORIZON // SLOT + 1
         assert (era.promised(now, slots) <= era.capacity(now, slots)).all()
         running = era.get_current_allocation(now)
-        assert sum(each.units for each in running.values()) <= GPUS
+        assert sum(each.units.get("nvidia.com/gpu", 0) for each in running.values()) <= GPUS
         due = {
             each.id for each in self.rows() if each.state in OPEN and each.start <= now < each.end
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,11 +15,9 @@ from era_pricing import (
     FirstFit,
     Predictor,
     Prior,
-    Reservation,
-    ResourceRequest,
 )
+from tests.pricing.small_pool import HOUR, ask, change, held
 
-HOUR = 3600
 MAX_PRICE = 840  # divisible by every demand below, so that all prices are integers
 
 
@@ -65,11 +65,12 @@ def situations(draw):
 def engine_for(make_era, demand, promised, capacity, floor):
     profile = [*demand, *([0] * (23 - slots)), 8]
     era = make_era(capacity=9, predictor=Prior(MAX_PRICE, 8, profile), price_floor=floor)
-    changes = [(t * HOUR, (t + 1) * HOUR, c) for t, c in enumerate(capacity)]
+    changes = [change(t * HOUR, (t + 1) * HOUR, c) for t, c in enumerate(capacity)]
     era.update(Feedback(capacity=changes), now=0)
     era.restore(
-        Reservation(f"promised-{t}", "gpu", n, n, t * HOUR, (t + 1) * HOUR, (0,), 0)
+        held(f"promised-{t}", n, t * HOUR, (t + 1) * HOUR, (0,))
         for t, n in enumerate(promised)
+        if n
     )
     return era
 
@@ -80,7 +81,7 @@ def test_the_engine_prices_every_start_as_algorithm_1_does(make_era, situation):
     demand, promised, capacity, W, T, A, D, floor = situation
     expected = algorithm_1(*situation)
     era = engine_for(make_era, demand, promised, capacity, floor)
-    quote = era.quote(ResourceRequest("gpu", T * HOUR, A * HOUR, D * HOUR, count=W))
+    quote = era.quote(ask("gpu", T * HOUR, A * HOUR, D * HOUR, W))
     assert dict(zip(quote.starts // HOUR, quote.prices, strict=True)) == expected
     if not expected:
         assert not quote.feasible
@@ -95,7 +96,7 @@ def test_the_engine_prices_every_start_as_algorithm_1_does(make_era, situation):
 
 def test_the_last_feasible_start_is_a_candidate_and_wins_if_cheapest(make_era):
     era = engine_for(make_era, [8] * 9 + [0], [0] * slots, [4] * slots, 5)
-    quote = era.quote(ResourceRequest("gpu", HOUR, 0, 10 * HOUR))
+    quote = era.quote(ask("gpu", HOUR, 0, 10 * HOUR))
     assert (quote.start, quote.price) == (9 * HOUR, 5)
 
 
@@ -123,7 +124,7 @@ def test_the_default_sum_over_units_gives_the_same_quotes(make_era):
     class Plain(Prior):
         cost = Predictor.cost
 
-    request = ResourceRequest("two", 3 * HOUR, 1000, 40 * HOUR, count=2)
+    request = ask("two", 3 * HOUR, 1000, 40 * HOUR, count=2)
     profile = [1 + h % 7 for h in range(24)]
     fast, slow = (
         make_era(predictor=kind(840, 6, profile, 9000)).quote(request) for kind in (Prior, Plain)
@@ -141,8 +142,8 @@ def test_the_default_sum_over_units_gives_the_same_quotes(make_era):
 )
 def test_demand_that_has_come_no_longer_counts(make_era, now, price):
     era = make_era(predictor=Prior(840, 6, lead_time=HOUR))
-    quote = era.quote(ResourceRequest("gpu", HOUR, 4 * HOUR, 5 * HOUR), now=now)
-    assert quote.price == round(price)
+    quote = era.quote(ask("gpu", HOUR, 4 * HOUR, 5 * HOUR), now=now)
+    assert quote.price == math.ceil(price)
 
 
 def test_no_demand_is_left_to_come_for_a_slot_that_has_begun():
@@ -158,7 +159,7 @@ def test_a_predictor_is_only_asked_about_units_that_there_can_be(make_era):
         cost = Predictor.cost
 
     era = make_era(predictor=Careful(840, 6))
-    era.restore([Reservation("a", "gpu", 4, 4, 0, HOUR, (1,), 0)])
+    era.restore([held("a", 4, 0, HOUR, (1,))])
     assert list(era.prices("two", 0, 2)) == [-1, 980]
 
 
@@ -192,15 +193,15 @@ def test_prior_names_the_parameter_that_is_wrong(parameters, field):
 
 def test_first_fit_takes_the_earliest_start_at_its_price(make_era):
     era = make_era(algorithm=FirstFit(price=100), predictor=Prior(840, 6, [9] * 5 + [0] * 19))
-    era.restore([Reservation("a", "gpu", 4, 4, 0, HOUR, (1,), 0)])
-    quote = era.quote(ResourceRequest("two", 2 * HOUR, 0, 20 * HOUR))
+    era.restore([held("a", 4, 0, HOUR, (1,))])
+    quote = era.quote(ask("two", 2 * HOUR, 0, 20 * HOUR))
     assert (quote.start, quote.price) == (HOUR, 400)
     assert set(quote.prices) == {400}
 
 
 def test_first_fit_without_a_price_asks_the_floor(make_era):
     era = make_era(algorithm=FirstFit(), price_floor=70)
-    assert era.quote(ResourceRequest("gpu", HOUR, 0, HOUR)).price == 70
+    assert era.quote(ask("gpu", HOUR, 0, HOUR)).price == 70
 
 
 @pytest.mark.parametrize("price", [0, -5, 1.5, True])
@@ -212,4 +213,4 @@ def test_first_fit_refuses_a_price_that_is_not_positive(price):
 @pytest.mark.parametrize("algorithm", [BasicEcon(), FirstFit(price=1)])
 def test_no_price_is_below_the_floor(make_era, algorithm):
     era = make_era(algorithm=algorithm, predictor=Prior(840, 0), price_floor=50)
-    assert era.quote(ResourceRequest("two", 3 * HOUR, 0, 9 * HOUR)).price == 2 * 3 * 50
+    assert era.quote(ask("two", 3 * HOUR, 0, 9 * HOUR)).price == 2 * 3 * 50

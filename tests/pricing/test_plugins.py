@@ -16,14 +16,14 @@ from era_pricing import (
     FirstFit,
     Predictor,
     Prior,
-    ResourceRequest,
     find_algorithm,
     find_predictor,
     plugins,
 )
+from tests.pricing.small_pool import HOUR, ask
 
-HOUR = 3600
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "engine.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+PAGES = [REFERENCE / "engine.md", REFERENCE / "algorithms-and-predictors.md"]
 
 
 class Shipped(FirstFit):
@@ -50,15 +50,13 @@ def test_those_that_come_along_are_found():
 def test_those_of_others_are_found_through_entry_points(announce):
     announce("theirs", f"{__name__}:Shipped", "era.algorithms")
     assert find_algorithm("theirs").__name__ == "Shipped"
-    with pytest.raises(
-        ValueError, match=r"era\.predictors has no plug-in named 'theirs'; .* prior$"
-    ):
+    with pytest.raises(ValueError, match=r"era\.predictors has no plug-in named 'theirs'; .*prior"):
         find_predictor("theirs")
 
 
 def test_an_unknown_name_lists_the_known_ones(announce):
     announce("theirs", "some.module:Thing", "era.algorithms")
-    with pytest.raises(ValueError, match="known are basic-econ, first-fit, theirs"):
+    with pytest.raises(ValueError, match="known are basic-econ, .*first-fit, .*theirs"):
         find_algorithm("bsic-econ")
 
 
@@ -76,15 +74,16 @@ def test_an_unfinished_plugin_cannot_be_made(base):
 
 def test_the_examples_in_the_reference_work(make_era):
     scope: dict[str, Any] = {}
-    for code in re.findall(r"```python\n(.*?)```", REFERENCE.read_text(), re.DOTALL):
+    text = "".join(page.read_text() for page in PAGES)
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(code, scope)
     assert scope["decision"].accepted
     era = make_era(algorithm=scope["Scarcity"](base=100))
-    request = ResourceRequest("gpu", 2 * HOUR, 0, 9 * HOUR)
+    request = ask("gpu", 2 * HOUR, 0, 9 * HOUR)
     # Nobody there: 100 an hour. Then one of four GPUs is promised: 100 / (3/4).
-    first = era.make_reservation("a", Bid(request, 10**9))
+    first = era.make_reservation("a", Bid.of(request, 10**9))
     assert (first.price, first.reservation.start) == (200, 0)
-    tight = ResourceRequest("gpu", 2 * HOUR, 0, 2 * HOUR)
+    tight = ask("gpu", 2 * HOUR, 0, 2 * HOUR)
     assert era.quote(tight).price == 2 * 133
-    assert era.make_reservation("b", Bid(tight, 265)).accepted is False
+    assert era.make_reservation("b", Bid.of(tight, 265)).accepted is False
     assert scope["Scarcity"].turned_away == 1

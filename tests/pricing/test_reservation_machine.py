@@ -17,11 +17,12 @@ from era_pricing import (
     Era,
     Feedback,
     Inventory,
+    PricedResource,
     Prior,
-    ResourceRequest,
     TimeGrid,
     UnknownReservation,
 )
+from tests.pricing.small_pool import GPU, ask, change
 
 SLOT, HORIZON, POOL = 10, 200, 5
 CONFIGURATIONS = [
@@ -65,11 +66,10 @@ class Market(RuleBasedStateMachine):
     def new_era(self):
         return Era(
             TimeGrid(SLOT, HORIZON),
-            Inventory(POOL),
+            Inventory.single({GPU: POOL}),
             CONFIGURATIONS,
             BasicEcon(),
-            Prior(10**6, 6, lead_time=50),
-            1000,
+            [PricedResource(GPU, 1000, Prior(10**6, 6, lead_time=50))],
             lambda: self.now,
         )
 
@@ -109,14 +109,14 @@ class Market(RuleBasedStateMachine):
         self.made += 1
         job_id = f"job-{self.made}"
         first = max(0, self.now + arrival)
-        request = ResourceRequest(configuration, duration, first, first + duration + slack, count)
+        request = ask(configuration, duration, first, first + duration + slack, count)
         try:
             quote = self.era.quote(request)
         except BidError:
             with pytest.raises(BidError):
-                self.era.make_reservation(job_id, Bid(request, value))
+                self.era.make_reservation(job_id, Bid.of(request, value))
             return job_id
-        decision = self.era.make_reservation(job_id, Bid(request, value))
+        decision = self.era.make_reservation(job_id, Bid.of(request, value))
         assert decision.price == quote.price
         assert decision.accepted == (quote.price is not None and value >= quote.price)
         if not decision.accepted:
@@ -129,7 +129,9 @@ class Market(RuleBasedStateMachine):
         if forget:
             self.era.forget(job_id)
         else:
-            self.model[job_id] = Job(r.start, r.end, r.units, r.slot_prices, self.made)
+            self.model[job_id] = Job(
+                r.start, r.end, r.placements[0].units.get(GPU, 0), r.slot_prices, self.made
+            )
         return job_id
 
     def expect_release(self, job_id):
@@ -159,15 +161,15 @@ class Market(RuleBasedStateMachine):
     )
     def update(self, ended, start, length, units):
         first = max(0, self.now + start)
-        change = (first, None if length is None else first + length, units)
+        end = None if length is None else first + length
         released = {}
         for job_id in ended:
             refund = self.expect_release(job_id)
             if refund is not None:
                 released[job_id] = refund
-        self.changes.append(change)
+        self.changes.append((first, end, units))
         broken = self.expect_broken()
-        result = self.era.update(Feedback(capacity=[change], terminated=ended))
+        result = self.era.update(Feedback(capacity=[change(first, end, units)], terminated=ended))
         assert result.released == released
         assert result.broken == broken
         assert set(result.unknown) == set(ended) - set(released)

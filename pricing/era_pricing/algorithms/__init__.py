@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from era_pricing.algorithms.base import NOT_FOR_SALE, Algorithm, Market, Offer
+from era_pricing.algorithms.base import NOT_FOR_SALE, Algorithm, Market, Offer, Outlook, Piece
 from era_pricing.algorithms.basic_econ import BasicEcon
+from era_pricing.algorithms.bid_price import BidPrice
+from era_pricing.algorithms.exponential import Exponential
 from era_pricing.algorithms.first_fit import FirstFit
+from era_pricing.algorithms.on_demand import OnDemand
 from era_pricing.plugins import find
 
 __all__ = [
     "NOT_FOR_SALE",
     "Algorithm",
     "BasicEcon",
+    "BidPrice",
+    "Exponential",
     "FirstFit",
     "Market",
     "Offer",
+    "OnDemand",
+    "Outlook",
+    "Piece",
     "find_algorithm",
 ]
 
-_BUILTIN: dict[str, type[Algorithm]] = {BasicEcon.name: BasicEcon, FirstFit.name: FirstFit}
+_BUILTIN: dict[str, type[Algorithm]] = {
+    kind.name: kind for kind in (BasicEcon, BidPrice, FirstFit, OnDemand, Exponential)
+}
 
 
 def find_algorithm(name: str) -> type[Algorithm]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, ClassVar
 
 from era_pricing.arrays import IntArray
 from era_pricing.predictors.base import Predictor
+from era_pricing.timegrid import TimeGrid
+
+if TYPE_CHECKING:
+    from era_pricing.workload import Workload
 
 NOT_FOR_SALE = -1
 """Rate of a slot that an algorithm does not want to sell."""
@@ -18,7 +21,7 @@ NOT_FOR_SALE = -1
 
 @dataclass(frozen=True, eq=False)
 class Market:
-    """The state of the pool in a row of n adjacent slots.
+    """The state of one priced resource in a row of n adjacent slots.
 
     Attributes
     ----------
@@ -29,11 +32,15 @@ class Market:
     times : IntArray, shape (n,)
         Beginnings of the slots, UTC seconds.
     capacity, promised : IntArray, shape (n,)
-        Units that there are, and units given away already.
+        Units that there are on all nodes together, and units given away already.
     predictor : Predictor
         Forecast of the demand still to come.
     price_floor : int
         Least price of a unit, micro-credits per hour.
+    resource : str
+        Name of the resource.
+    price_ceiling : int or None
+        Greatest price of a unit, micro-credits per hour; None for no limit.
     """
 
     now: int
@@ -43,6 +50,8 @@ class Market:
     promised: IntArray
     predictor: Predictor
     price_floor: int
+    resource: str = "nvidia.com/gpu"
+    price_ceiling: int | None = None
 
     @cached_property
     def free(self) -> IntArray:
@@ -50,26 +59,99 @@ class Market:
         return self.capacity - self.promised
 
 
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """The state of one priced resource from the slot that has just begun to the horizon.
+
+    Attributes
+    ----------
+    now : int
+        UTC seconds.
+    grid : TimeGrid
+        Slot length and horizon.
+    resource : str
+        Name of the resource.
+    first : int
+        Absolute index of the running slot.
+    capacity : IntArray, shape (n,)
+        Units that there are in each slot from `first` on.
+    promised, firm : IntArray, shape (n,)
+        Units promised, and those of them promised to what cannot be moved.
+    flexible : Workload
+        What is promised but may still be moved inside its window. Its values are
+        the prices paid; nobody's bid is shown.
+    predictor : Predictor
+        Forecast of the demand still to come.
+    price_floor : int
+        Least price of a unit, micro-credits per hour.
+    price_ceiling : int or None
+        Greatest price of a unit, micro-credits per hour; None for no limit.
+    """
+
+    now: int
+    grid: TimeGrid
+    resource: str
+    first: int
+    capacity: IntArray
+    promised: IntArray
+    firm: IntArray
+    flexible: Workload
+    predictor: Predictor
+    price_floor: int
+    price_ceiling: int | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Units in [start, end), by priced resource; one piece of an offer."""
+
+    start: int
+    end: int
+    units: Mapping[str, int]
+
+
 @dataclass(frozen=True)
 class Offer:
-    """What an algorithm offered: `units` units in [start, end) for `price`."""
+    """What was offered to a bid.
 
-    units: int
+    Attributes
+    ----------
+    units
+        Units by priced resource, summed over the requests of the bid.
+    start, end
+        From the first beginning to the last end, UTC seconds.
+    price
+        Micro-credits for everything.
+    spans
+        The pieces it consists of: one for each request, and more where a
+        preemptible job is split.
+    """
+
+    units: Mapping[str, int]
     start: int
     end: int
     price: int
+    spans: tuple[Piece, ...] = ()
 
 
 class Algorithm(ABC):
-    """Prices slots and picks a start. It never learns the value of a bid.
+    """Prices slots and says which starts are on the menu. It never learns a bid's value.
 
-    The engine asks for `rates`, adds them up to the price of every start at
-    which the units fit, lets `choose` pick one, compares its price to the bid's
-    value and reports the outcome to `settle`. Whether units fit is decided by
-    the engine alone, so no algorithm can promise more than there is.
+    For each priced resource the engine asks for `rates`, adds them up to the price
+    of every start at which the request fits, lets `offers` choose which of them are
+    on the menu, takes the one that is best for the bidder, and reports the outcome
+    to `settle`. Whether a request fits is decided by the engine alone, so no
+    algorithm can promise more than there is.
+
+    Attributes
+    ----------
+    takes_earliest : bool
+        Whether `offers` keeps the first of the starts it is given, and that alone. The
+        engine then prices no starts after it, and takes no longer for a long window.
     """
 
     name: ClassVar[str]
+    takes_earliest: ClassVar[bool] = False
 
     @abstractmethod
     def rates(self, units: int, market: Market) -> IntArray:
@@ -78,7 +160,7 @@ class Algorithm(ABC):
         Parameters
         ----------
         units
-            Units asked for, at least 1.
+            Units of `market.resource` asked for, at least 1.
         market
             The n slots that the request could touch.
 
@@ -86,27 +168,35 @@ class Algorithm(ABC):
         -------
         IntArray, shape (n,)
             Micro-credits per hour, or `NOT_FOR_SALE`. Not read where the units do
-            not fit. The engine raises it to the price floor where it is below.
+            not fit, but they may fit where they are not free, once others have been
+            moved. The engine raises it to the price floor of all units where it is
+            below, and lowers it to the ceiling where it is above. Where units cost
+            more one after the other, limit each of them to the ceiling: a limit on
+            their sum alone makes it pay to split a request.
         """
 
-    def choose(self, starts: IntArray, prices: IntArray, market: Market) -> int | None:
-        """Index of the start to offer; by default the cheapest, the earliest of equals.
+    def offers(self, starts: IntArray, prices: IntArray, earliest: int) -> slice | IntArray:
+        """Which starts are on the menu; by default all.
 
         Parameters
         ----------
         starts : IntArray, shape (m,)
-            UTC seconds, ascending, at least one.
+            Starts at which the request fits, UTC seconds, ascending; at least one.
         prices : IntArray, shape (m,)
             Price of the whole request at each start, micro-credits.
-        market
-            As in `rates`.
+        earliest
+            The first moment at which the request could begin if there were nobody
+            else: now or its arrival, UTC seconds.
 
         Returns
         -------
-        int or None
-            None makes no offer at all.
+        slice or IntArray
+            Which of the m starts may be offered, in ascending order.
         """
-        return int(np.argmin(prices))
+        return slice(None)
 
     def settle(self, offer: Offer, taken: bool) -> None:  # noqa: B027 - optional to override
         """Hear whether the bid took the offer; does nothing by default."""
+
+    def prepare(self, outlook: Outlook) -> None:  # noqa: B027 - optional to override
+        """Hear that a slot has begun, once for each priced resource; nothing by default."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from era_pricing.algorithms.base import Algorithm, Market
-from era_pricing.arrays import IntArray
+from era_pricing.arrays import IntArray, rounded_up
 
 _LARGEST = float(2**62)
 
@@ -17,7 +17,9 @@ class BasicEcon(Algorithm):
 
     For slot t, the price of the i-th unit is the highest one at which predicted
     demand, what is promised and i units together exceed the capacity; the cost of
-    W units is the sum over i = 1, ..., W. The cheapest start wins.
+    W units is the sum over i = 1, ..., W. Where there is a price ceiling, no unit
+    costs more than that: the price of each is cut, not that of all of them, since
+    otherwise two halves could be cheaper than the whole.
 
     References
     ----------
@@ -28,7 +30,11 @@ class BasicEcon(Algorithm):
     name: ClassVar[str] = "basic-econ"
 
     def rates(self, units: int, market: Market) -> IntArray:
-        """See `Algorithm.rates`; the sum over units is rounded to the nearest integer."""
+        """See `Algorithm.rates`; the sum over units is rounded up, so that splitting never pays."""
         remaining = np.maximum(market.free, units)
-        cost = market.predictor.cost(market.times, market.now, remaining, units, market.price_floor)
-        return np.rint(np.minimum(cost, _LARGEST)).astype(np.int64)
+        question = (market.times, market.now, remaining, units, market.price_floor)
+        if market.price_ceiling is None:
+            cost = market.predictor.cost(*question)
+        else:
+            cost = market.predictor.cost(*question, ceiling=market.price_ceiling)
+        return rounded_up(np.minimum(cost, _LARGEST))

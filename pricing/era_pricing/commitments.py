@@ -1,0 +1,159 @@
+"""Re-planning: early starts, and making room for a bid that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from era_pricing.books import Books
+from era_pricing.moving import at_start, open_boundaries, overlap
+from era_pricing.plan import Span
+from era_pricing.reservations import Placement, Reservation
+
+Cost = Callable[[Placement, int], int | None]
+
+
+class Commitments:
+    """Moves what has not begun.
+
+    Parameters
+    ----------
+    books
+        The reservations and their plan.
+    cost
+        What the units of a placement would cost at a moment, micro-credits; if given,
+        a job starts early only where that is no more than where it is planned.
+    """
+
+    def __init__(self, books: Books, cost: Cost | None = None) -> None:
+        self._books = books
+        self._cost = cost
+        self._grid = books.grid
+
+    # Idle capacity.
+
+    def start_early(self, now: int) -> None:
+        """Start what may be moved at once where its units are idle for its whole duration.
+
+        What is planned for the earliest comes first. Prices stay.
+        """
+        books, plan = self._books, self._books.plan
+        waiting = books.waiting(now)
+        if not waiting:
+            return
+        idle = plan.free(plan.base, 1)[:, :, 0].clip(0).sum(axis=0).tolist()
+        due = [
+            reservation
+            for reservation in waiting
+            if reservation.windows[0].arrival <= now or len(reservation.windows) > 1
+        ]
+        for reservation in sorted(due, key=lambda each: each.start):
+            loads = plan.spans[reservation.job_id][0].loads
+            if len(reservation.placements) == 1 and any(
+                sum(units) > left
+                for units, left in zip(zip(*(u for _, u in loads), strict=True), idle, strict=True)
+            ):
+                continue
+            for number, placement in enumerate(reservation.placements):
+                window = reservation.windows[placement.request]
+                if placement.start > now and window.arrival <= now:
+                    early = self._early(reservation, number, now)
+                    if early is not None:
+                        books.replace(early, now)
+                        break
+
+    def _early(self, reservation: Reservation, number: int, now: int) -> Reservation | None:
+        """The reservation with one placement begun now, if its units are idle; else None."""
+        books, placement = self._books, reservation.placements[number]
+        others = [p for at, p in enumerate(reservation.placements) if at != number]
+        end = now + placement.end - placement.start
+        if any(p.request == placement.request and p.start < end and p.end > now for p in others):
+            return None
+        plan = books.plan
+        own = plan.remove(reservation.job_id)
+        try:
+            with plan.trial() as trial:
+                trial.add(books.spans([p for p in others if p.end > now]))
+                found = at_start(books, plan, placement, now)
+                if found is not None and self._cost is not None:
+                    found = found if self._cheaper(found, placement, now) else None
+        finally:
+            plan.add(reservation.job_id, own)
+        if found is None:
+            return None
+        placements = list(reservation.placements)
+        placements[number] = found
+        return replace(reservation, placements=tuple(placements))
+
+    def _cheaper(self, found: Placement, planned: Placement, now: int) -> bool:
+        """Whether the units cost no more now than when they are planned for."""
+        assert self._cost is not None
+        early, later = self._cost(found, now), self._cost(planned, now)
+        return early is not None and (later is None or early <= later)
+
+    # Making room.
+
+    def make_room(self, span: Span, now: int) -> None:
+        """Move what is in the way of a span that the latest plan has room for.
+
+        No more is moved than must be if that can be found out quickly; else everything
+        goes where it is in the latest plan.
+        """
+        if self._books.plan.fits(span) or self._push_aside(span, now):
+            return
+        self._adopt_latest(now)
+
+    def _push_aside(self, span: Span, now: int) -> bool:
+        """Move jobs out of the way one by one; False, and nothing moved, if that fails."""
+        books, plan = self._books, self._books.plan
+        latest = books.latest
+        assert latest is not None
+        found = [books.reservations[key] for key in latest.places]
+        in_the_way = [r for r in found if overlap(books.span(r.placements[0]), span)]
+        in_the_way.sort(key=lambda each: -each.windows[0].deadline)
+        changed: list[Reservation] = []
+        done = False
+        with plan.trial() as trial:
+            trial.add((span,))
+            for reservation in in_the_way:
+                own = plan.remove(reservation.job_id)
+                other = self._nearest(reservation, now)
+                if other is None:
+                    plan.add(reservation.job_id, own)
+                    continue
+                changed.append(reservation)
+                books.enter(other, now)
+                done = plan.within(span)
+                if done:
+                    break
+        for reservation in changed:
+            if done:
+                latest.change(books.reservations[reservation.job_id], now)
+            else:
+                plan.remove(reservation.job_id)
+                books.enter(reservation, now)
+        return done
+
+    def _nearest(self, reservation: Reservation, now: int) -> Reservation | None:
+        """The reservation at the open start nearest to its own; None if there is none."""
+        books, placement = self._books, reservation.placements[0]
+        first, free = open_boundaries(books, books.plan, placement, reservation.windows[0], now)
+        if not len(free):
+            return None
+        starts = (first + free) * self._grid.slot
+        start = int(starts[np.abs(starts - placement.start).argmin()])
+        other = at_start(books, books.plan, placement, start)
+        assert other is not None
+        return replace(reservation, placements=(other,))
+
+    def _adopt_latest(self, now: int) -> None:
+        books, latest = self._books, self._books.latest
+        assert latest is not None
+        places = dict(latest.places)
+        for key in places:
+            books.plan.remove(key)
+        for key, place in places.items():
+            books.enter(replace(books.reservations[key], placements=(place,)), now)
+            latest.change(books.reservations[key], now)

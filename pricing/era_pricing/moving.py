@@ -1,0 +1,94 @@
+"""Where a placement that has not begun can be put instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from era_pricing.arrays import IntArray
+from era_pricing.placement import Assignment, Bundle, Need, assign, open_starts
+from era_pricing.plan import Plan, Span
+from era_pricing.reservations import Placement, Window
+from era_pricing.tariff import recut
+
+if TYPE_CHECKING:
+    from era_pricing.books import Books
+
+
+def need_of(books: Books, placement: Placement) -> Need:
+    """What a placement takes, bundle by bundle."""
+    resources = books.inventory.resources
+    units = {
+        share.configuration: tuple(
+            share.units.get(resource, 0) // share.count for resource in resources
+        )
+        for share in placement.shares
+    }
+    bundles = [Bundle(name, count, units[name]) for name, count in placement.configurations.items()]
+    return Need.of(sorted(bundles, key=lambda bundle: bundle.units, reverse=True))
+
+
+def moved(books: Books, placement: Placement, start: int, assignment: Assignment) -> Placement:
+    """The same placement at another start, on other nodes, for the same price."""
+    grid, end = books.grid, start + placement.end - placement.start
+    prices = placement.slot_prices
+    if (start - placement.start) % grid.slot:
+        old = grid.segments(placement.start, placement.end)
+        prices = recut(prices, old, grid.segments(start, end))
+    shares = books.shares(assignment)
+    return replace(placement, start=start, end=end, slot_prices=prices, shares=shares)
+
+
+def at_start(books: Books, plan: Plan, placement: Placement, start: int) -> Placement | None:
+    """The placement at one start, on whatever nodes have room; None if none has."""
+    grid, end = books.grid, start + placement.end - placement.start
+    first = grid.index(start)
+    free = plan.free(first, grid.index_up(end) - first)
+    assignment = assign(free, need_of(books, placement))
+    return None if assignment is None else moved(books, placement, start, assignment)
+
+
+def open_boundaries(
+    books: Books,
+    plan: Plan,
+    placement: Placement,
+    window: Window,
+    now: int,
+    taken: Iterable[tuple[int, int]] = (),
+) -> tuple[int, IntArray]:
+    """Slot boundaries of its window from which a placement would fit.
+
+    Parameters
+    ----------
+    plan
+        The plan to fit into, which must not hold the placement.
+    taken
+        Slots [first, end) that it must not touch.
+
+    Returns
+    -------
+    int, IntArray
+        The first slot looked at, and the open ones, counted from it, ascending.
+    """
+    grid = books.grid
+    slots = grid.slots_for(placement.end - placement.start)
+    first = grid.index_up(max(window.arrival, now))
+    sold = max(grid.horizon_end(now), placement.end)
+    end = grid.index(min(window.deadline, sold))
+    if end - first < slots:
+        return first, np.empty(0, dtype=np.int64)
+    fits = open_starts(plan.free(first, end - first), need_of(books, placement), slots)
+    for low, high in taken:
+        fits[max(low - slots + 1 - first, 0) : max(high - first, 0)] = False
+    return first, np.flatnonzero(fits)
+
+
+def overlap(one: Span, other: Span) -> bool:
+    """Whether two spans share a slot of a node."""
+    if one.end <= other.first or other.end <= one.first:
+        return False
+    nodes = {node for node, _ in one.loads}
+    return any(node in nodes for node, _ in other.loads)

@@ -1,0 +1,156 @@
+"""What algorithms and predictors are told, and what they are not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from era_pricing import (
+    Alternative,
+    BasicEcon,
+    Bid,
+    Commitment,
+    Configuration,
+    Feedback,
+    FirstFit,
+    Inventory,
+    Piece,
+    PricedResource,
+    Prior,
+    ValueStep,
+)
+from tests.pricing.small_pool import GPU, HOUR, RICH, ask, build
+
+FLEXIBLE = Commitment.FLEXIBLE
+
+
+class Listener(BasicEcon):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.offers_heard = []
+        self.outlooks = []
+
+    def settle(self, offer, taken):
+        self.offers_heard.append((offer, taken))
+
+    def prepare(self, outlook):
+        self.outlooks.append(outlook)
+
+
+class Diary(Prior):
+    """Keeps what it has seen."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.seen = []
+
+    def observe(self, seen):
+        self.seen.append(seen)
+
+
+def test_an_offer_tells_units_times_and_price_but_no_value():
+    algorithm = Listener()
+    era = build(algorithm=algorithm)
+    first, second = ask("two", HOUR, 0, HOUR), ask("gpu", 2 * HOUR, HOUR, 5 * HOUR)
+    bid = Bid((Alternative((first, second), (ValueStep(None, RICH),)),))
+    price = era.make_reservation("a", bid).price
+    era.make_reservation("b", Bid.of(ask("gpu", HOUR, 0, HOUR), 0))
+    (offer, taken), (_, declined) = algorithm.offers_heard
+    assert (taken, declined) == (True, False)
+    assert offer.units == {GPU: 3}
+    assert offer.spans == (Piece(0, HOUR, {GPU: 2}), Piece(HOUR, 3 * HOUR, {GPU: 1}))
+    assert (offer.start, offer.end, offer.price) == (0, 3 * HOUR, price)
+
+
+def test_what_fits_nowhere_is_no_offer():
+    algorithm = Listener()
+    era = build(algorithm=algorithm)
+    era.make_reservation("a", Bid.of(ask("gpu", HOUR, 0, HOUR, 4), RICH))
+    era.make_reservation("b", Bid.of(ask("gpu", HOUR, 0, HOUR), RICH))
+    assert len(algorithm.offers_heard) == 1
+
+
+def test_an_algorithm_prepares_for_each_slot_and_resource_before_it_prices():
+    algorithm, now = Listener(), 0
+    era = build(
+        algorithm=algorithm,
+        inventory=Inventory.single({GPU: 4, "cpu": 8}),
+        priced=[PricedResource(GPU, 10, Prior(840, 6), 700), PricedResource("cpu", 1, Prior(9, 9))],
+        clock=lambda: now,
+    )
+    era.quote(ask("gpu", HOUR, 0, HOUR))
+    era.quote(ask("gpu", HOUR, 0, HOUR))
+    assert [outlook.resource for outlook in algorithm.outlooks] == [GPU, "cpu"]
+    first = algorithm.outlooks[0]
+    assert (first.now, first.first, first.price_floor, first.price_ceiling) == (0, 0, 10, 700)
+    assert list(first.capacity) == [4] * 48
+    now = 5 * HOUR + 7
+    era.quote(ask("gpu", HOUR, 5 * HOUR, 9 * HOUR))
+    assert [(outlook.now, outlook.first) for outlook in algorithm.outlooks[2:]] == [(now, 5)] * 2
+
+
+def test_a_question_about_the_future_prepares_nothing():
+    algorithm = Listener()
+    era = build(algorithm=algorithm)
+    era.quote(ask("gpu", HOUR, 0, 30 * HOUR), now=9 * HOUR)
+    assert algorithm.outlooks == []
+
+
+def test_an_outlook_separates_what_is_firm_from_what_may_be_moved():
+    algorithm = Listener()
+    era = build(algorithm=algorithm, early_start="never")
+    for name, commitment in (("fixed", Commitment.FIXED), ("flexible", FLEXIBLE)):
+        request = ask("gpu", HOUR, 3 * HOUR, 9 * HOUR, 2)
+        made = era.make_reservation(name, Bid.of(request, RICH, commitment), 0)
+    era.update(Feedback(), now=HOUR)
+    outlook = algorithm.outlooks[-1]
+    promised = era.promised(HOUR, 8)
+    assert promised.sum() == 4
+    assert outlook.firm.sum() == 2
+    assert (outlook.firm[:8] <= promised).all()
+    flexible = outlook.flexible
+    assert (flexible.arrival.tolist(), flexible.deadline.tolist()) == ([3 * HOUR], [9 * HOUR])
+    assert (flexible.units.tolist(), flexible.duration.tolist()) == ([2], [HOUR])
+    assert flexible.value.tolist() == [made.price]  # what was paid, not what was bid
+    start = made.reservation.start
+    era.update(Feedback(), now=start)  # it begins, and is firm from then on
+    assert len(algorithm.outlooks[-1].flexible) == 0
+    np.testing.assert_array_equal(algorithm.outlooks[-1].firm[:4], era.promised(start, 4))
+
+
+def test_predictors_see_every_request_and_what_became_of_it():
+    diary = Diary(840, 6)
+    era = build(predictor=diary)
+    request = ask("two", 2 * HOUR, HOUR, 5 * HOUR)
+    price = era.make_reservation("a", Bid.of(request, 900), 100).price
+    era.make_reservation("b", Bid.of(request, 1), 200)
+    taken, declined = diary.seen
+    assert (taken.submitted, taken.arrival, taken.deadline) == (100, HOUR, 5 * HOUR)
+    assert (taken.units, taken.duration, taken.value) == (2, 2 * HOUR, 900)
+    assert (taken.accepted, taken.price) == (price <= 900, price)
+    assert (declined.submitted, declined.value, declined.accepted) == (200, 1, False)
+
+
+def test_predictors_see_requests_that_fit_nowhere():
+    diary = Diary(840, 6)
+    era = build(predictor=diary, algorithm=FirstFit())
+    for name in "ab":
+        era.make_reservation(name, Bid.of(ask("gpu", HOUR, 0, HOUR, 3), RICH))
+    assert [(seen.accepted, seen.price) for seen in diary.seen] == [(True, 30), (False, None)]
+
+
+def test_the_value_is_divided_among_resources_and_requests_by_their_price_at_the_floor():
+    gpu, cpu = Diary(840, 6), Diary(9, 9)
+    era = build(
+        algorithm=FirstFit(),
+        inventory=Inventory.single({GPU: 4, "cpu": 8}),
+        configurations=[
+            Configuration("both", {GPU: 1, "cpu": "10m"}),
+            Configuration("gpu", {GPU: 1}),
+        ],
+        priced=[PricedResource(GPU, 90, gpu), PricedResource("cpu", 1, cpu)],
+    )
+    requests = (ask("both", HOUR, 0, HOUR), ask("gpu", HOUR, 0, 9 * HOUR))
+    era.make_reservation("a", Bid((Alternative(requests, (ValueStep(None, 1900),)),)))
+    assert [(seen.units, seen.value, seen.price) for seen in gpu.seen] == [(1, 900, 90)] * 2
+    assert [(seen.units, seen.value, seen.price) for seen in cpu.seen] == [(10, 100, 10)]
