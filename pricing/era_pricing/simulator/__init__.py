@@ -1,0 +1,1 @@
+"""Simulations of the market: `era-sim`, and the same calls from Python."""

@@ -1,0 +1,1 @@
+"""The commands of `era-sim`, one module each."""
