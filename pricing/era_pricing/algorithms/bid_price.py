@@ -26,7 +26,7 @@ _LARGEST = float(2**60)
 class BidPrice(Algorithm):
     """Posted marginal prices from the dual of the optimal allocation, solved again and again.
 
-    Every `period` the algorithm draws samples of the requests that may still come,
+    Every `interval` the algorithm draws samples of the requests that may still come,
     adds what is promised but may be moved, and solves the relaxation of the optimal
     allocation in the capacity that is left. Its dual prices say what one more unit
     of a slot would be worth. They are averaged over the samples and, with
@@ -48,7 +48,7 @@ class BidPrice(Algorithm):
         How steeply prices rise with what is promised; 0 or more.
     smoothing
         Weight of the prices before when new ones are solved; 0 or more, below 1.
-    period
+    interval
         Seconds between two solutions, and the length of the slots they are for;
         rounded up to whole slots of the pool.
     lookahead
@@ -81,7 +81,7 @@ class BidPrice(Algorithm):
         self,
         curvature: float = 2.5,
         smoothing: float = 0.7,
-        period: int = 1800,
+        interval: int = 1800,
         lookahead: int = 3 * DAY,
         samples: int = 1,
         steady: bool = False,
@@ -93,12 +93,12 @@ class BidPrice(Algorithm):
             raise ValueError(f"smoothing must be 0 or more and below 1, got {smoothing!r}")
         if not lookahead >= DAY:
             raise ValueError(f"lookahead must be {DAY} seconds or more, got {lookahead!r}")
-        for name, number in (("period", period), ("samples", samples)):
+        for name, number in (("interval", interval), ("samples", samples)):
             if isinstance(number, bool) or int(number) != number or number < 1:
                 raise ValueError(f"{name} must be a whole number of 1 or more, got {number!r}")
         self._curvature = float(curvature)
         self._smoothing = float(smoothing)
-        self._period = int(period)
+        self._interval = int(interval)
         self._lookahead = int(lookahead)
         self._samples = int(samples)
         self._steady = bool(steady)
@@ -107,7 +107,7 @@ class BidPrice(Algorithm):
 
     def prepare(self, outlook: Outlook) -> None:
         """Solve again when a period has passed."""
-        step = outlook.grid.slots_for(self._period) * outlook.grid.slot
+        step = outlook.grid.slots_for(self._interval) * outlook.grid.slot
         before = self._boards.get(outlook.resource)
         if before is not None and outlook.now // step == before.first:
             return

@@ -46,7 +46,7 @@ def crowd(hour, rate=500, units=1):
 
 def pool(predictor, **options):
     changes = {key: options.pop(key) for key in ("price_floor", "price_ceiling") if key in options}
-    algorithm = BidPrice(**{"samples": 2, "period": HOUR, **options})
+    algorithm = BidPrice(**{"samples": 2, "interval": HOUR, **options})
     return build(algorithm=algorithm, predictor=predictor, **changes)
 
 
@@ -150,7 +150,7 @@ def test_what_is_given_back_lowers_even_a_steady_price():
         ({"curvature": float("nan")}, "curvature"),
         ({"smoothing": 1}, "smoothing"),
         ({"lookahead": HOUR}, "lookahead"),
-        ({"period": 0}, "period"),
+        ({"interval": 0}, "interval"),
         ({"samples": 1.5}, "samples"),
     ],
 )
