@@ -61,6 +61,8 @@ def whole(field: str, value: object, least: int, most: int, unit: str) -> int:
     BidError
         If it is not such a number.
     """
+    if type(value) is int and least <= value <= most:
+        return value
     needed = f"{field} must be a whole number of {unit}"
     if isinstance(value, bool):
         raise BidError(f"{needed}, {least} or more; got {value!r}")
@@ -78,10 +80,11 @@ def whole(field: str, value: object, least: int, most: int, unit: str) -> int:
 class Counts(Mapping[str, int]):
     """How many of each name: a mapping that never changes and can be hashed."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_counts", "_hash")
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         self._counts = dict(counts)
+        self._hash = hash(frozenset(self._counts.items()))
 
     def __getitem__(self, name: str) -> int:
         return self._counts[name]
@@ -98,7 +101,7 @@ class Counts(Mapping[str, int]):
         return self._counts == other if isinstance(other, dict) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._counts.items()))
+        return self._hash
 
     def __repr__(self) -> str:
         return repr(self._counts)
@@ -158,13 +161,13 @@ class ResourceRequest:
 
 
 def _counts(configurations: object) -> Counts:
+    if isinstance(configurations, Counts) and configurations:
+        return configurations
     if not isinstance(configurations, Mapping) or not configurations:
         raise BidError(
             "configurations must map at least one name to a number of bundles, "
             f"for example {{'gpu-1': 1}}; got {configurations!r}"
         )
-    if isinstance(configurations, Counts):
-        return configurations
     counts = {}
     for name, count in configurations.items():
         if not isinstance(name, str) or not name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Sequence
 
 from era_pricing.inventory import Inventory
@@ -17,6 +18,8 @@ from era_pricing.reservations import (
     check_parts,
 )
 from era_pricing.timegrid import TimeGrid
+
+_REMEMBERED = 4096
 
 
 class Books:
@@ -52,7 +55,10 @@ class Books:
         self.latest = LatestPlan(self) if replan else None
         self.watch: Callable[[Reservation], None] = lambda reservation: None
         self._moved: dict[str, None] = {}
+        self._shares: dict[Assignment, tuple[Share, ...]] = {}
         self._waiting: dict[str, None] = {}  # with windows, until their last start has passed
+        self._opening: list[tuple[int, str]] = []  # when their windows open
+        self._open: dict[str, None] = {}  # those of which one has
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self.reservations or job_id in self.plan
@@ -70,6 +76,7 @@ class Books:
             self.reservations.pop(key, None)
             self._moved.pop(key, None)
             self._waiting.pop(key, None)
+            self._open.pop(key, None)
         if self.latest is not None:
             self.latest.slot_begins(slot, now)
 
@@ -78,10 +85,25 @@ class Books:
         found = []
         for key in tuple(self._waiting):
             reservation = self.reservations[key]
-            if all(placement.start <= now for placement in reservation.placements):
-                del self._waiting[key]
-            else:
+            if reservation.start > now or any(p.start > now for p in reservation.placements):
                 found.append(reservation)
+            else:
+                del self._waiting[key]
+        return found
+
+    def due(self, now: int) -> list[Reservation]:
+        """Of those in `waiting` the ones that have a window that is open."""
+        while self._opening and self._opening[0][0] <= now:
+            key = heapq.heappop(self._opening)[1]
+            if key in self._waiting:
+                self._open[key] = None
+        found = []
+        for key in tuple(self._open):
+            reservation = self.reservations[key]
+            if reservation.start > now or any(p.start > now for p in reservation.placements):
+                found.append(reservation)
+            else:
+                del self._open[key]
         return found
 
     def insert(self, reservation: Reservation, now: int) -> None:
@@ -90,7 +112,7 @@ class Books:
         self.plan.add(reservation.job_id, self.spans(left))
         self.reservations[reservation.job_id] = reservation
         if reservation.windows:
-            self._waiting[reservation.job_id] = None
+            self._wait(reservation)
         if self.latest is not None:
             self.latest.insert(reservation, now)
         self.watch(reservation)
@@ -104,6 +126,7 @@ class Books:
         """Strike out a reservation that the plan has lost already."""
         self._moved.pop(job_id, None)
         self._waiting.pop(job_id, None)
+        self._open.pop(job_id, None)
         if self.latest is not None:
             self.latest.remove(job_id)
         return self.reservations.pop(job_id)
@@ -156,11 +179,17 @@ class Books:
                 books.plan.add(key, self.spans(left))
                 books.reservations[key] = reservation
                 if reservation.windows:
-                    books._waiting[key] = None
+                    books._wait(reservation)
         self.plan, self.reservations = books.plan, books.reservations
         self._moved, self._waiting = {}, books._waiting
+        self._opening, self._open = books._opening, {}
         if self.latest is not None:
             self.latest.renew(now)
+
+    def _wait(self, reservation: Reservation) -> None:
+        self._waiting[reservation.job_id] = None
+        opens = min(window.arrival for window in reservation.windows)
+        heapq.heappush(self._opening, (opens, reservation.job_id))
 
     def spans(self, placements: Sequence[Placement]) -> tuple[Span, ...]:
         """What placements take from the plan."""
@@ -169,6 +198,11 @@ class Books:
     def span(self, placement: Placement) -> Span:
         """What a placement takes from the plan."""
         resources = self.inventory.resources
+        first, end = self.grid.index(placement.start), self.grid.index_up(placement.end)
+        if len(placement.shares) == 1:
+            share = placement.shares[0]
+            units = tuple([share.units.get(resource, 0) for resource in resources])
+            return Span(first, end, ((self.inventory.index(share.node), units),))
         by_node: dict[int, tuple[int, ...]] = {}
         for share in placement.shares:
             node = self.inventory.index(share.node)
@@ -177,11 +211,20 @@ class Books:
                 units = tuple(a + b for a, b in zip(by_node[node], units, strict=True))
             by_node[node] = units
         loads: tuple[Load, ...] = tuple(by_node.items())
-        first, end = self.grid.index(placement.start), self.grid.index_up(placement.end)
         return Span(first, end, loads)
 
     def shares(self, assignment: Assignment) -> tuple[Share, ...]:
         """Bundles on nodes, for a placement, from which node has which bundles."""
+        if len(assignment) > 1:
+            return self._new_shares(assignment)
+        found = self._shares.get(assignment)
+        if found is None:
+            if len(self._shares) >= _REMEMBERED:
+                self._shares.clear()
+            found = self._shares[assignment] = self._new_shares(assignment)
+        return found
+
+    def _new_shares(self, assignment: Assignment) -> tuple[Share, ...]:
         nodes, resources = self.inventory.nodes, self.inventory.resources
         return tuple(
             Share(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from era_pricing.books import Books
-from era_pricing.moving import at_start, open_boundaries, overlap
+from era_pricing.moving import at_start, need_of, open_boundaries
+from era_pricing.placement import open_starts
 from era_pricing.plan import Span
 from era_pricing.reservations import Placement, Reservation
 
@@ -40,22 +42,12 @@ class Commitments:
         What is planned for the earliest comes first. Prices stay.
         """
         books, plan = self._books, self._books.plan
-        waiting = books.waiting(now)
-        if not waiting:
+        due = books.due(now)
+        if not due:
             return
         idle = plan.free(plan.base, 1)[:, :, 0].clip(0).sum(axis=0).tolist()
-        due = [
-            reservation
-            for reservation in waiting
-            if reservation.windows[0].arrival <= now or len(reservation.windows) > 1
-        ]
+        due = [each for each in due if len(each.placements) > 1 or self._idle(each, idle)]
         for reservation in sorted(due, key=lambda each: each.start):
-            loads = plan.spans[reservation.job_id][0].loads
-            if len(reservation.placements) == 1 and any(
-                sum(units) > left
-                for units, left in zip(zip(*(u for _, u in loads), strict=True), idle, strict=True)
-            ):
-                continue
             for number, placement in enumerate(reservation.placements):
                 window = reservation.windows[placement.request]
                 if placement.start > now and window.arrival <= now:
@@ -64,9 +56,19 @@ class Commitments:
                         books.replace(early, now)
                         break
 
+    def _idle(self, reservation: Reservation, idle: list[int]) -> bool:
+        """Whether the units of its only placement are idle now, on whatever nodes."""
+        loads = self._books.plan.spans[reservation.job_id][0].loads
+        if len(loads) == 1:
+            return all(map(operator.le, loads[0][1], idle))
+        units = (sum(column) for column in zip(*(each for _, each in loads), strict=True))
+        return all(map(operator.le, units, idle))
+
     def _early(self, reservation: Reservation, number: int, now: int) -> Reservation | None:
         """The reservation with one placement begun now, if its units are idle; else None."""
         books, placement = self._books, reservation.placements[number]
+        if not self._room_before(placement, now):
+            return None
         others = [p for at, p in enumerate(reservation.placements) if at != number]
         end = now + placement.end - placement.start
         if any(p.request == placement.request and p.start < end and p.end > now for p in others):
@@ -86,6 +88,19 @@ class Commitments:
         placements = list(reservation.placements)
         placements[number] = found
         return replace(reservation, placements=tuple(placements))
+
+    def _room_before(self, placement: Placement, now: int) -> bool:
+        """Whether it might begin now, by what is free until it begins itself; quick."""
+        grid, plan = self._grid, self._books.plan
+        first, last = grid.index(now), grid.index_up(now + placement.end - placement.start)
+        last = min(last, grid.index(placement.start))
+        if len(placement.shares) > 1 or first >= last:
+            return True
+        return bool(
+            open_starts(
+                plan.free(first, last - first), need_of(self._books, placement), last - first
+            )[0]
+        )
 
     def _cheaper(self, found: Placement, planned: Placement, now: int) -> bool:
         """Whether the units cost no more now than when they are planned for."""
@@ -110,8 +125,8 @@ class Commitments:
         books, plan = self._books, self._books.plan
         latest = books.latest
         assert latest is not None
-        found = [books.reservations[key] for key in latest.places]
-        in_the_way = [r for r in found if overlap(books.span(r.placements[0]), span)]
+        keys = plan.overlapping((span,), latest.places)
+        in_the_way = [books.reservations[key] for key in keys]
         in_the_way.sort(key=lambda each: -each.windows[0].deadline)
         changed: list[Reservation] = []
         done = False

@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from era_pricing.moving import at_start, open_boundaries, overlap
+from era_pricing.moving import at_start, open_boundaries
 from era_pricing.plan import Plan, Span
 from era_pricing.reservations import Placement, Reservation
 
@@ -106,10 +106,10 @@ class LatestPlan:
         """Move time on."""
         if self.plan is None:
             return
+        begun = self.plan.begin_before(slot, self._places)
         self.plan.advance(slot)
         self.sync(now)
-        late = [key for key, place in self._places.items() if place.start < slot * self._grid_slot]
-        for key in late:
+        for key in begun:
             if self.plan is not None and key in self._places:
                 self.plan.remove(key)
                 place = self._last_place(self._books.reservations[key], now)
@@ -215,11 +215,7 @@ class LatestPlan:
         """Move what lies where `spans` are to be; False if that is not enough."""
         assert self.plan is not None
         books, reservations = self._books, self._books.reservations
-        in_the_way = [
-            key
-            for key, place in self._places.items()
-            if any(overlap(books.span(place), span) for span in spans)
-        ]
+        in_the_way = self.plan.overlapping(spans, self._places)
         in_the_way.sort(key=lambda key: -reservations[key].windows[0].deadline)
         for key in in_the_way:
             self.plan.remove(key)

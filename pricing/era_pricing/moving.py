@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from era_pricing.arrays import IntArray
 from era_pricing.placement import Assignment, Bundle, Need, assign, open_starts
-from era_pricing.plan import Plan, Span
+from era_pricing.plan import Plan
 from era_pricing.reservations import Placement, Window
 from era_pricing.tariff import recut
 
@@ -21,6 +20,11 @@ if TYPE_CHECKING:
 def need_of(books: Books, placement: Placement) -> Need:
     """What a placement takes, bundle by bundle."""
     resources = books.inventory.resources
+    if len(placement.shares) == 1:
+        share = placement.shares[0]
+        each = tuple(share.units.get(resource, 0) // share.count for resource in resources)
+        total = tuple(share.count * units for units in each)
+        return Need((Bundle(share.configuration, share.count, each),), total, {})
     units = {
         share.configuration: tuple(
             share.units.get(resource, 0) // share.count for resource in resources
@@ -38,8 +42,9 @@ def moved(books: Books, placement: Placement, start: int, assignment: Assignment
     if (start - placement.start) % grid.slot:
         old = grid.segments(placement.start, placement.end)
         prices = recut(prices, old, grid.segments(start, end))
-    shares = books.shares(assignment)
-    return replace(placement, start=start, end=end, slot_prices=prices, shares=shares)
+    single = len(books.inventory.nodes) == 1
+    shares = placement.shares if single else books.shares(assignment)
+    return Placement(start, end, prices, shares, placement.request)
 
 
 def at_start(books: Books, plan: Plan, placement: Placement, start: int) -> Placement | None:
@@ -84,11 +89,3 @@ def open_boundaries(
     for low, high in taken:
         fits[max(low - slots + 1 - first, 0) : max(high - first, 0)] = False
     return first, np.flatnonzero(fits)
-
-
-def overlap(one: Span, other: Span) -> bool:
-    """Whether two spans share a slot of a node."""
-    if one.end <= other.first or other.end <= one.first:
-        return False
-    nodes = {node for node, _ in one.loads}
-    return any(node in nodes for node, _ in other.loads)

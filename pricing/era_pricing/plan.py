@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from era_pricing.arrays import IntArray
 from era_pricing.inventory import Inventory
+from era_pricing.nearby import Nearby, overlap
 from era_pricing.timegrid import TimeGrid
 
 Load = tuple[int, tuple[int, ...]]
@@ -48,6 +49,7 @@ class Plan:
         self._offset = 0  # column of `_base`
         self._spans: dict[str, tuple[Span, ...]] = {}
         self._ends: list[tuple[int, str]] = []
+        self._near = Nearby()
         none = np.zeros((len(inventory.nodes), len(inventory.resources), 0), dtype=np.int64)
         self._there: IntArray = none  # (nodes, resources, columns)
         self._free: IntArray = none
@@ -94,6 +96,7 @@ class Plan:
         other.__dict__.update(self.__dict__)
         other._free, other._promised = self._free.copy(), self._promised.copy()
         other._spans, other._ends = dict(self._spans), list(self._ends)
+        other._near = self._near.copy()
         return other
 
     def advance(self, slot: int) -> list[str]:
@@ -110,7 +113,8 @@ class Plan:
         while self._ends and self._ends[0][0] <= slot:
             key = heapq.heappop(self._ends)[1]
             if key in self._spans and max(span.end for span in self._spans[key]) <= slot:
-                del self._spans[key]
+                for span in self._spans.pop(key):
+                    self._near.remove(key, span)
                 dropped.append(key)
         self._offset += slot - self._base
         self._base = slot
@@ -166,12 +170,14 @@ class Plan:
         heapq.heappush(self._ends, (end, key))
         for span in spans:
             self._count(span, 1)
+            self._near.add(key, span)
 
     def remove(self, key: str) -> tuple[Span, ...]:
         """Take a promise back as if it had never been made; its spans."""
         spans = self._spans.pop(key)
         for span in spans:
             self._count(span, -1)
+            self._near.remove(key, span)
         if len(self._ends) > 64 + 4 * len(self._spans):
             self._ends = [(max(s.end for s in held), k) for k, held in self._spans.items()]
             heapq.heapify(self._ends)
@@ -196,6 +202,27 @@ class Plan:
         """Whether no more is promised than there is on the nodes and slots of a span."""
         nothing = tuple((node, (0,) * len(units)) for node, units in span.loads)
         return self.fits(span._replace(loads=nothing), whole=True)
+
+    def overlapping(self, spans: Iterable[Span], among: Container[str]) -> list[str]:
+        """Keys `among` others whose promises share a slot of a node with one of these spans."""
+        found: dict[str, None] = {}
+        held = self._spans
+        for span in spans:
+            for key in self._near.keys(span):
+                if key not in among or key in found:
+                    continue
+                if any(overlap(own, span) for own in held[key]):
+                    found[key] = None
+        return list(found)
+
+    def begin_before(self, slot: int, among: Container[str]) -> list[str]:
+        """Keys `among` others with a span that is kept and begins before `slot`."""
+        near = dict.fromkeys(self._near.keys(Span(self._base, max(slot, self._base + 1), ())))
+        return [
+            key
+            for key in near
+            if key in among and any(span.first < slot for span in self._spans[key])
+        ]
 
     @contextmanager
     def trial(self) -> Iterator[Trial]:

@@ -379,17 +379,26 @@ class Quoter:
         # Only the first and the last may lie inside a slot.
         head = int(int(starts[0]) % slot > 0)
         tail = int(count > 1 and int(starts[-1]) % slot > 0)
-        fits = np.ones(count, dtype=np.bool_)
-        if len(free) == 1 and open_slots(free, need).all():
-            return fits
         middle = count - head - tail
-        if middle:
+        fits = np.ones(count, dtype=np.bool_)
+        if len(free) == 1:
+            open_ = open_slots(free, need)
+            if open_.all():
+                return fits
+            blocked = np.zeros(len(open_) + 1, dtype=np.int64)
+            np.cumsum(~open_, out=blocked[1:])
+            low, high = blocked[head:][:middle], blocked[head + slots :][:middle]
+            np.equal(low, high, out=fits[head : head + middle])
+        elif middle:
             part = free[:, :, head : head + middle + slots - 1]
             fits[head : head + middle] = open_starts(part, need, slots)
         for at in (0,) * head + (count - 1,) * tail:
             begin = int(starts[at]) // slot - first
-            part = free[:, :, begin : begin + slots + 1]
-            fits[at] = open_starts(part, need, slots + 1)[0]
+            if len(free) == 1:
+                fits[at] = blocked[begin] == blocked[begin + slots + 1]
+            else:
+                part = free[:, :, begin : begin + slots + 1]
+                fits[at] = open_starts(part, need, slots + 1)[0]
         return fits
 
     def market(self, name: str, first: int, count: int, now: int) -> Market:

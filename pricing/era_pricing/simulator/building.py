@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -104,8 +104,14 @@ def unit_bid(
     units: int, duration: int, arrival: int, deadline: int, value: int, mechanism: Mechanism
 ) -> Bid:
     """The bid of one row of a workload."""
-    request = ResourceRequest({UNIT: units}, duration, arrival, deadline)
+    request = ResourceRequest(_units(units), duration, arrival, deadline)
     return Bid.of(request, value, mechanism.commitment)
+
+
+@lru_cache(maxsize=4096)
+def _units(units: int) -> Mapping[str, int]:
+    """So many bundles of one unit, checked."""
+    return ResourceRequest({UNIT: units}, 1, 0, 1).configurations
 
 
 def capacity_changes(pool: Pool, share: FloatArray, start: int, end: int) -> list[CapacityChange]:

@@ -37,6 +37,7 @@ its window; it could never be served."""
 
 _CHUNK: Final = 4096
 _PRICES_AHEAD: Final = DAY
+_SHOWN: Final = np.array((0.1, 0.5, 0.9))
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,8 +299,10 @@ class _Simulation:
         for_sale = prices[prices >= 0]
         if not len(for_sale):
             return (np.nan, np.nan, np.nan)
-        low, middle, high = np.quantile(for_sale, (0.1, 0.5, 0.9)) * (HOUR / slot)
-        return (float(low), float(middle), float(high))
+        for_sale.sort()
+        last = len(for_sale) - 1
+        found = np.interp(_SHOWN * last, np.arange(last + 1), for_sale) * (HOUR / slot)
+        return (float(found[0]), float(found[1]), float(found[2]))
 
     def result(self) -> Run:
         """All that was noted down, as arrays."""
