@@ -132,13 +132,14 @@ def main(
     backfill  AccaSim lets jobs overtake where they do not delay the first in the
               queue (EASY, FirstFit). era-sim plans as before, but moves jobs that
               have not begun: to the front where units are idle, aside for others
-              (commitment `flexible`). `wait` shows that both make similar use of it.
+              (commitment `flexible`). `wait` shows what use each makes of that.
 
     Durations are known to both. AccaSim plays to the second; era-sim plans in slots
     and so rounds durations up, which makes its jobs wait longer. Both read the same
     SWF file within the time measured; neither writes anything. Rates are jobs per
-    second of CPU time, because other work on the machine does not count there. AccaSim
-    1.1.3 is fetched from PyPI into a temporary environment.
+    second of CPU time, in which other work on the machine counts less than in wall
+    time; it still slows the two down unequally, so compare on an idle machine.
+    AccaSim 1.1.3 is fetched from PyPI into a temporary environment.
     """
     if worker is not None:
         click.echo(json.dumps(work(**json.loads(worker))))
