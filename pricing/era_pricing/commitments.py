@@ -6,10 +6,8 @@ import operator
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from era_pricing.books import Books
-from era_pricing.moving import at_start, need_of, open_boundaries
+from era_pricing.moving import at_start, nearest, need_of, open_boundaries
 from era_pricing.placement import open_starts
 from era_pricing.plan import Span
 from era_pricing.reservations import Placement, Reservation
@@ -157,8 +155,7 @@ class Commitments:
         first, free = open_boundaries(books, books.plan, placement, reservation.windows[0], now)
         if not len(free):
             return None
-        starts = (first + free) * self._grid.slot
-        start = int(starts[np.abs(starts - placement.start).argmin()])
+        start = nearest(self._grid, first, free, placement.start)
         other = at_start(books, books.plan, placement, start)
         assert other is not None
         return replace(reservation, placements=(other,))

@@ -9,11 +9,19 @@ import numpy as np
 from era_pricing.bids import LATEST, MOST_VALUE, Commitment, ResourceRequest, whole
 from era_pricing.books import Books
 from era_pricing.commitments import Commitments
-from era_pricing.moving import moved, need_of, open_boundaries
+from era_pricing.moving import moved, nearest, need_of, open_boundaries
 from era_pricing.placement import assign
 from era_pricing.plan import Span
 from era_pricing.quoting import Quoter
-from era_pricing.reservations import EMPTY, Menu, Placement, Quote, Reservation, Window
+from era_pricing.reservations import (
+    EMPTY,
+    Menu,
+    Placement,
+    Quote,
+    Reservation,
+    Window,
+    last_of,
+)
 
 
 def check(seconds: int, value: int) -> tuple[int, int]:
@@ -46,7 +54,7 @@ class Extending:
             UTC seconds.
         """
         grid = self._grid
-        last = max(reservation.placements, key=lambda placement: placement.end)
+        last = last_of(reservation.placements)
         longer = grid.slots_for(seconds) * grid.slot
         if last.end + longer > grid.horizon_end(now):
             reason = f"the pool sells until {grid.horizon_end(now)} UTC seconds"
@@ -71,8 +79,8 @@ class Extending:
         """Put an extended reservation in the place of the one that there is."""
         books = self._books
         old = books.reservations[reservation.job_id]
-        last = max(old.placements, key=lambda placement: placement.end)
-        new = max(reservation.placements, key=lambda placement: placement.end)
+        last = last_of(old.placements)
+        new = last_of(reservation.placements)
         if new.start == last.start and new.shares == last.shares:
             extra = self._extra(last, new.end)
             if not books.plan.fits(extra):
@@ -113,8 +121,7 @@ class Extending:
                 first, free = open_boundaries(books, plan, probe, window, now, taken)
                 if not len(free):
                     return None
-                starts = (first + free) * self._grid.slot
-                start = int(starts[np.abs(starts - last.start).argmin()])
+                start = nearest(self._grid, first, free, last.start)
                 span = books.span(replace(probe, start=start, end=start + probe.end - probe.start))
                 free_units = plan.free(span.first, span.end - span.first)
                 assignment = assign(free_units, need_of(books, last))

@@ -12,6 +12,7 @@ from era_pricing.placement import Assignment, Bundle, Need, assign, open_starts
 from era_pricing.plan import Plan
 from era_pricing.reservations import Placement, Window
 from era_pricing.tariff import recut
+from era_pricing.timegrid import TimeGrid
 
 if TYPE_CHECKING:
     from era_pricing.books import Books
@@ -89,3 +90,9 @@ def open_boundaries(
     for low, high in taken:
         fits[max(low - slots + 1 - first, 0) : max(high - first, 0)] = False
     return first, np.flatnonzero(fits)
+
+
+def nearest(grid: TimeGrid, first: int, free: IntArray, start: int) -> int:
+    """Of the boundaries that `open_boundaries` found, the one nearest to `start`, UTC seconds."""
+    starts = (first + free) * grid.slot
+    return int(starts[np.abs(starts - start).argmin()])

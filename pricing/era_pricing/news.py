@@ -40,6 +40,8 @@ class News:
         """Let the algorithm prepare for the slot that has begun."""
         if self._prepares:
             for priced in self._priced:
+                if not self._algorithm.due(priced.name, now):
+                    continue
                 self._algorithm.prepare(self._outlook(priced, now))
 
     def decided(self, bid: Bid, quote: Quote, taken: bool, now: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from era_pricing.books import Books
 from era_pricing.plan import Plan, Span
-from era_pricing.reservations import Allocation, Placement, Reservation
+from era_pricing.reservations import Allocation, Placement, Reservation, last_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Overruns:
 
     def begin(self, reservation: Reservation, now: int) -> None:
         """Let a reservation that has ended go on from now."""
-        last = max(reservation.placements, key=lambda placement: placement.end)
+        last = last_of(reservation.placements)
         span = self._books.span(last)
         self._active[reservation.job_id] = Overrun(reservation, span, now)
 
@@ -111,7 +111,7 @@ class Overruns:
             reservation = self._books.reservations.get(key)
             due = reservation is not None and reservation.overrun and reservation.end == end
             if due and reservation is not None:
-                last = max(reservation.placements, key=lambda placement: placement.end)
+                last = last_of(reservation.placements)
                 running[key] = Overrun(reservation, self._books.span(last), end)
         goes_on, _ = self._look(running.values(), now)
         return {

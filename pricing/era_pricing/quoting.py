@@ -27,7 +27,7 @@ from era_pricing.placement import (
 )
 from era_pricing.plan import Plan
 from era_pricing.predictors.base import Forecast
-from era_pricing.reservations import EMPTY, Menu, Placement, Quote
+from era_pricing.reservations import EMPTY, Menu, Placement, Quote, last_of
 from era_pricing.tariff import PricedResource, Tariff, candidate_starts
 from era_pricing.timegrid import HOUR, TimeGrid
 
@@ -85,7 +85,7 @@ class Quoter:
 
     def overrun_price(self, placements: Sequence[Placement], seconds: int) -> int:
         """Price of going on for so long with what ends last, at the price floor."""
-        last = max(placements, key=lambda placement: placement.end)
+        last = last_of(placements)
         rate = sum(
             units * self._priced[name].price_floor
             for name, units in last.units.items()

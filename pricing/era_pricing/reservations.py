@@ -422,6 +422,11 @@ class UpdateResult:
     moved: tuple[Reservation, ...] = ()
 
 
+def last_of(placements: Sequence[Placement]) -> Placement:
+    """What ends last; the first of equals."""
+    return max(placements, key=lambda placement: placement.end)
+
+
 def refund(placements: Sequence[Placement], slot: int, now: int) -> int:
     """Price of the parts that have not begun at `now`; all of it before the first start.
 

@@ -89,6 +89,18 @@ def test_an_algorithm_prepares_for_each_slot_and_resource_before_it_prices():
     assert [(outlook.now, outlook.first) for outlook in algorithm.outlooks[2:]] == [(now, 5)] * 2
 
 
+def test_an_algorithm_that_is_not_due_is_given_no_outlook():
+    class Daily(Listener):
+        def due(self, resource, now):
+            return now % (24 * HOUR) < HOUR
+
+    algorithm, now = Daily(), 0
+    era = build(algorithm=algorithm, clock=lambda: now)
+    for now in (0, HOUR, 5 * HOUR, 24 * HOUR):
+        era.quote(ask("gpu", HOUR, now, now + HOUR))
+    assert [outlook.now for outlook in algorithm.outlooks] == [0, 24 * HOUR]
+
+
 def test_a_question_about_the_future_prepares_nothing():
     algorithm = Listener()
     era = build(algorithm=algorithm)

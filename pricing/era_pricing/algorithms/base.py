@@ -198,5 +198,12 @@ class Algorithm(ABC):
     def settle(self, offer: Offer, taken: bool) -> None:  # noqa: B027 - optional to override
         """Hear whether the bid took the offer; does nothing by default."""
 
+    def due(self, resource: str, now: int) -> bool:
+        """Whether `prepare` has anything to do in the slot that has begun; by default yes.
+
+        An outlook over all promises is not for nothing: say no where it is not wanted.
+        """
+        return True
+
     def prepare(self, outlook: Outlook) -> None:  # noqa: B027 - optional to override
         """Hear that a slot has begun, once for each priced resource; nothing by default."""

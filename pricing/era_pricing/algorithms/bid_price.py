@@ -105,12 +105,15 @@ class BidPrice(Algorithm):
         self._random = np.random.default_rng(seed)
         self._boards: dict[str, _Board] = {}
 
+    def due(self, resource: str, now: int) -> bool:
+        """Whether an interval has passed since the last solution."""
+        board = self._boards.get(resource)
+        return board is None or now // board.step != board.first
+
     def prepare(self, outlook: Outlook) -> None:
-        """Solve again when a period has passed."""
+        """Solve again."""
         step = outlook.grid.slots_for(self._interval) * outlook.grid.slot
         before = self._boards.get(outlook.resource)
-        if before is not None and outlook.now // step == before.first:
-            return
         room = _Room.of(outlook, step, -(-self._lookahead // step))
         start = None if before is None else before.duals(room.first + np.arange(len(room.free)))
         draws = self._samples if before is not None else _FIRST * self._samples

@@ -47,7 +47,7 @@ from era_pricing.simulator.run import simulate
 @click.option(
     "--predictor",
     metavar="NAME",
-    help="Who foresees demand: prior, history, spread, lp, blend, or a plug-in. Without it, "
+    help="Who foresees demand: prior, spread, lp, blend, or a plug-in. Without it, "
     "lp where there is a history and blend where there is none.",
 )
 @market_options
