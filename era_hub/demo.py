@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from rich.panel import Panel
 
 from .client.paths import user_home
 from .clouds.gpus import detect
-from .wiring import bindable_port
+from .ports import free_port, is_free
 
 USERS = ("ann", "bob", "admin")
 EXAMPLES = (
@@ -79,7 +78,7 @@ def run(port: int, folder: str, gpus: int | None) -> int:
     console = Console(highlight=False)
     state = Path(folder).absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not bindable_port(port):
+    if not is_free(port):
         console.print(
             f"Port {port} is taken, perhaps by another demo. Stop it, or choose another port: "
             f"[bold]era-hub demo --port {port + 1}[/]"
@@ -122,7 +121,8 @@ def _prepare(state: Path, port: int, gpus: int | None) -> str:
     if not secret.exists():
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_urlsafe(9) + "\n")
-    hub_port, proxy_port = _two_free_ports()
+    hub_port = free_port({port})
+    proxy_port = free_port({port, hub_port})
     config = CONFIG.format(
         port=port,
         hub_port=hub_port,
@@ -244,10 +244,3 @@ def _welcome(port: int, password: str, gpus: int | None, log: Path) -> Panel:
         "Stop      Ctrl-C",
         title="ERA Hub demo",
     )
-
-
-def _two_free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]

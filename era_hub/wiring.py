@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlparse
+
+from .ports import free_port, is_free
 
 SERVICE = "era"
 SPAWNER_SERVICE = "era-spawner"
@@ -81,7 +82,7 @@ def setup(
     """
     state = Path(state_dir).absolute()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port = port or _usual_port(state)
+    port = port or _usual_port(state, _ports_of_the_hub(c))
     if system_users is None:
         system_users = os.geteuid() == 0
     token = secrets.token_hex(32)
@@ -210,25 +211,27 @@ def _append(section: Any, name: str, item: Any) -> None:
     setattr(section, name, [*_present(section, name, []), item])
 
 
-def _usual_port(state: Path) -> int:
+def _ports_of_the_hub(c: Any) -> set[int]:
+    """Where the hub, its proxy and its services will listen: none of it is bound yet."""
+    hub, proxy = c.JupyterHub, c.ConfigurableHTTPProxy
+    numbers = {_present(hub, "port", 8000), _present(hub, "hub_port", 8081)}
+    urls = {
+        _present(hub, "bind_url", ""),
+        _present(hub, "hub_bind_url", ""),
+        _present(proxy, "api_url", "http://127.0.0.1:8001"),
+        *(service.get("url") or "" for service in _present(hub, "services", [])),
+    }
+    return {*numbers, *(port for port in (urlparse(url).port for url in urls) if port)}
+
+
+def _usual_port(state: Path, taken: set[int]) -> int:
     """The port of last time if it is free: notebooks that outlive a hub know it."""
     remembered = state / "port"
     try:
         wanted = int(remembered.read_text())
     except (OSError, ValueError):
         wanted = 0
-    port = bindable_port(wanted) or bindable_port(0)
+    usable = wanted > 0 and wanted not in taken and is_free(wanted)
+    port = wanted if usable else free_port(taken)
     remembered.write_text(str(port))
     return port
-
-
-def bindable_port(port: int) -> int:
-    """A port that can be listened on: this one, or any if it is 0; 0 if it can't be had."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            return 0
-        bound: int = probe.getsockname()[1]
-        return bound

@@ -111,6 +111,28 @@ def test_the_port_stays_the_same_while_it_is_free() -> None:
     assert urlparse(url()).port
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "c.JupyterHub.hub_port = {port}",
+        "c.JupyterHub.port = {port}",
+        "c.JupyterHub.bind_url = 'http://127.0.0.1:{port}/jupyter'",
+        "c.JupyterHub.hub_bind_url = 'http://127.0.0.1:{port}'",
+        "c.ConfigurableHTTPProxy.api_url = 'http://127.0.0.1:{port}'",
+        "c.JupyterHub.services = [{{'name': 'x', 'url': 'http://127.0.0.1:{port}'}}]",
+    ],
+)
+def test_the_port_is_none_that_the_hub_will_listen_on(setting: str) -> None:
+    # Free now, and remembered from an earlier start: only the configuration tells.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    Path("era").mkdir()
+    Path("era/port").write_text(str(port))
+    c = load(f"{setting.format(port=port)}\nera_hub.setup(c, system_users=False)")
+    assert urlparse(service(c)["url"]).port != port
+
+
 @pytest.mark.parametrize("asked", [True, False, None])
 def test_spawner_and_service_agree_on_accounts_and_homes(asked: bool | None) -> None:
     c = set_up(system_users=asked, state_dir="x")
