@@ -211,8 +211,8 @@ class History(Predictor):
         self._pending.append(seen)
 
     def expected(self, now: int, until: int) -> tuple[Workload, FloatArray]:
-        """See `Predictor.expected`: past requests, each moved on by whole weeks."""
-        return self._memory.expected(now, until, self._record.covered, self._season.trend)
+        """See `Predictor.expected`: past requests, each moved on by whole days."""
+        return self._memory.expected(now, until, self._record.covered, self._season)
 
     def _take_in(self, now: int) -> None:
         """File what is pending: all that was submitted until `now`."""

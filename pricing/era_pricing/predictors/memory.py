@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from era_pricing.arrays import FloatArray, IntArray
-from era_pricing.predictors.season import WEEK, Trend
+from era_pricing.predictors.season import SHAPE, WEEK, Season
 from era_pricing.timegrid import DAY
 from era_pricing.workload import Workload
 
@@ -54,13 +54,14 @@ class Memory:
         self._weights = np.concatenate((kept_weights, weights))
 
     def expected(
-        self, now: int, until: int, covered: tuple[tuple[int, int], ...], trend: Trend
+        self, now: int, until: int, covered: tuple[tuple[int, int], ...], season: Season
     ) -> tuple[Workload, FloatArray]:
-        """Past requests, moved by whole weeks (or days) into [now, until).
+        """Past requests, moved by whole days into [now, until).
 
-        Each counts as the share of the past weeks that it stands for, the young
-        ones more: with a covered history of three weeks, about a third. A history
-        of less than a week repeats every day.
+        Each counts as the share of the past days that it stands for, the young ones
+        more: with a covered history of three days, about a third. If days of the week
+        differ, each counts by how busy the one is that it is moved to, and those of the
+        same weekday count more the more weeks were seen.
 
         Parameters
         ----------
@@ -68,27 +69,25 @@ class Memory:
             UTC seconds.
         covered
             Spans of time in which all submissions were seen.
-        trend
-            Growth.
+        season
+            Growth, and how the days of the week differ.
         """
         if not len(self) or until <= now or not covered:
             return Workload.empty(), np.zeros(0)
-        period = WEEK if covered[-1][1] - covered[0][0] >= WEEK else DAY
-        share = self._shares(covered, period)
         submitted = self._requests.submitted
-        first = -(-(now - submitted) // period)
-        times = np.maximum(-(-(until - submitted) // period) - first, 0)
+        first = -(-(now - submitted) // DAY)
+        times = np.maximum(-(-(until - submitted) // DAY) - first, 0)
         rows = np.repeat(np.arange(len(self)), times)
         number = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
-        shift = (first[rows] + number) * period
-        weights = share[rows] * trend.at(submitted[rows] + shift)
-        if len(rows) > self._room:
-            # Always the same choice for the same question.
-            chosen = np.sort(
-                np.random.default_rng(now).choice(len(rows), self._room, replace=False)
-            )
-            weights = weights[chosen] * (len(rows) / self._room)
-            rows, shift = rows[chosen], shift[chosen]
+        shift = (first[rows] + number) * DAY
+        weights = self._weights_of(rows, shift, covered, season.weekdays)
+        weights *= season.trend.at(submitted[rows] + shift)
+        there = np.flatnonzero(weights > 0)
+        if len(there) > self._room:
+            there, weights = _choose(there, weights, self._room, now)
+        else:
+            weights = weights[there]
+        rows, shift = rows[there], shift[there]
         some = self._requests
         requests = Workload(
             submitted[rows] + shift,
@@ -99,6 +98,23 @@ class Memory:
             some.value[rows],
         )
         return requests, weights
+
+    def _weights_of(
+        self,
+        rows: IntArray,
+        shift: IntArray,
+        covered: tuple[tuple[int, int], ...],
+        weekdays: FloatArray | None,
+    ) -> FloatArray:
+        """How much each counts where it is moved to, before growth."""
+        alike: FloatArray = self._shares(covered, DAY)[rows]
+        if weekdays is None:
+            return alike
+        target = (self._requests.submitted[rows] + shift) // DAY % 7
+        weeks = sum(stop - start for start, stop in covered) / WEEK
+        own = np.where(shift % WEEK == 0, self._shares(covered, WEEK)[rows], 0.0)
+        mixed: FloatArray = (weeks * own + SHAPE * alike * weekdays[target]) / (weeks + SHAPE)
+        return mixed
 
     def _shares(self, covered: tuple[tuple[int, int], ...], period: int) -> FloatArray:
         """Weight of each request among those of the same moment of all periods."""
@@ -141,3 +157,18 @@ def _thin(
         return requests, weights
     chosen = np.sort(random.choice(len(requests), room, replace=False))
     return requests.select(chosen), weights[chosen] * (len(requests) / max(room, 1))
+
+
+def _choose(
+    rows: IntArray, weights: FloatArray, room: int, seed: int
+) -> tuple[IntArray, FloatArray]:
+    """`room` of the rows, the heavy ones more likely, all of the same weight.
+
+    One is drawn from each of `room` stretches of the same weight, so their sum is
+    kept. Always the same choice for the same question.
+    """
+    reach = np.cumsum(weights[rows])
+    step = float(reach[-1]) / room
+    points = (np.arange(room) + np.random.default_rng(seed).random(room)) * step
+    at = np.minimum(np.searchsorted(reach, points, side="right"), len(rows) - 1)
+    return rows[at], np.full(room, step)

@@ -19,7 +19,7 @@ WEEK: Final = 7 * DAY
 _POOLED = 0.05
 """Days of the mean over the whole day that are mixed into each time of day."""
 
-_SHAPE = 4.0
+SHAPE: Final = 4.0
 """Days of the pooled profile that are mixed into the profile of a day of the week."""
 
 _DAMPING = 0.8
@@ -83,6 +83,9 @@ class Season:
         requests.
     size : FloatArray, shape (slots of a day,)
         Mean units of a request in a slot, large ones counted by their units.
+    weekdays : FloatArray, shape (7,), or None
+        Demand on each day of the week, from Thursday on, relative to the mean; None
+        if they are alike.
     """
 
     demand: FloatArray
@@ -91,6 +94,7 @@ class Season:
     seen: FloatArray
     between: FloatArray
     size: FloatArray
+    weekdays: FloatArray | None = None
 
 
 def learn(record: Record, half_life: float, weekly: bool | None, trend: bool) -> Season:
@@ -137,11 +141,11 @@ def learn(record: Record, half_life: float, weekly: bool | None, trend: bool) ->
         shapes = []
         for weekday in range(7):
             units, stands_for = total(days % 7 == weekday)
-            usual = _SHAPE * factors[weekday] * pooled
-            shapes.append((units + usual) / (stands_for + _SHAPE)[:, :, None])
+            usual = SHAPE * factors[weekday] * pooled
+            shapes.append((units + usual) / (stands_for + SHAPE)[:, :, None])
         demand = np.concatenate(shapes)
     between, size = totals.deviation(factors)
-    return Season(demand, prices, growth, exposure[:, :, 0].sum(axis=0), between, size)
+    return Season(demand, prices, growth, exposure[:, :, 0].sum(axis=0), between, size, factors)
 
 
 def _pool(units: FloatArray, stands_for: FloatArray) -> FloatArray:

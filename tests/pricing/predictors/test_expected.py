@@ -29,12 +29,28 @@ def test_as_many_are_expected_as_there_were_each_week():
 
 def test_they_come_at_the_same_time_of_the_week_with_the_same_wishes():
     past = every_day([0, 7, 14], hour=9, units=3, hours=2, lead=5, slack=1)
-    requests, weights = Spread(past, 8, HOUR).expected(NOW, NOW + 7 * DAY)
+    requests, weights = Spread(past, 8, HOUR, weekly=True).expected(NOW, NOW + 7 * DAY)
     assert set(requests.submitted.tolist()) == {int(at(21, 4))}
     assert set(requests.arrival.tolist()) == {int(at(21, 9))}
     assert set(requests.deadline.tolist()) == {int(at(21, 12))}
     assert set(requests.value.tolist()) == {3 * 2 * 2 * CREDIT}
-    assert weights.sum() == pytest.approx(1)
+    assert weights.sum() == pytest.approx(1, rel=0.05)
+
+
+def test_where_days_are_alike_all_of_them_tell_about_each():
+    past = Workload.concatenate([every_day([day], units=day + 1) for day in range(14)])
+    requests, weights = Spread(past, 64, HOUR, trend=False).expected(NOW, NOW + DAY)
+    assert set(requests.units.tolist()) == set(range(1, 15))
+    assert weights.sum() == pytest.approx(1, rel=0.05)
+
+
+def test_a_quiet_weekday_stays_quiet():
+    busy = every_day([day for day in range(28) if day % 7 not in (5, 6)] * 10)
+    quiet = every_day([day for day in range(28) if day % 7 in (5, 6)] * 2)
+    predictor = Spread(Workload.concatenate([busy, quiet]), 64, HOUR)
+    requests, weights = predictor.expected(int(at(28, 0)), int(at(35, 0)))
+    day = (requests.submitted - int(at(28, 0))) // DAY
+    assert np.bincount(day, weights, 7) == pytest.approx([10] * 5 + [2] * 2, rel=0.1)
 
 
 def test_the_latest_week_counts_most():
