@@ -20,6 +20,8 @@ from tornado.web import Application as WebApplication
 from traitlets import Float, Integer, Type, Unicode, default
 from traitlets.config import Application, catch_config_error
 
+from era_pricing.predictors import SeenRequest
+
 from . import __version__
 from .api import ROUTES, pattern
 from .api.base import BODY_LIMIT, NotFoundHandler
@@ -28,9 +30,11 @@ from .clouds.base import Cloud
 from .clouds.local import LocalCloud
 from .hub import Hub
 from .market import Market
-from .pool import ConfigurationError, Pool, amount
+from .plugins import ConfigurationError
+from .pool import Pool, amount
 from .reconciler import Reconciler
 from .store.database import Database
+from .store.demand import Demand
 from .web import page_routes
 
 # Larger bodies are cut off unread; up to here they get an answer that says so.
@@ -143,16 +147,17 @@ class EraHub(Application):
         database = Database(self.db_url)
         for_sale = pool.for_sale(len(cloud.gpus))
         grant = amount("EraHub.starting_grant", self.starting_grant)
+        await database.run(database.migrate)
+        past = await database.run(self._past, database, pool)
         market = Market(
             database=database,
-            era=pool.build(len(cloud.gpus), for_sale, clock),
+            era=pool.build(len(cloud.gpus), for_sale, clock, past),
             configurations=for_sale,
             pool=pool.name,
             gpus=[gpu.index for gpu in cloud.gpus],
             grant=grant,
             clock=clock,
         )
-        await database.run(database.migrate)
         try:
             await database.run(market.rebuild)
         except ValueError as error:
@@ -167,6 +172,10 @@ class EraHub(Application):
             market, database, cloud, hub, clock, self.interval, self.lease, self.grace, self.log
         )
         return Services(database, market, cloud, reconciler), hub
+
+    def _past(self, database: Database, pool: Pool) -> list[SeenRequest]:
+        with database.session.begin() as session:
+            return Demand(session, pool.name, pool.resource).recall(clock())
 
     def web_application(self, services: Services) -> WebApplication:
         """All routes below the service's prefix."""

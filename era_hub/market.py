@@ -19,6 +19,7 @@ from era_pricing import (
     Bid,
     BidError,
     Configuration,
+    Decision,
     Era,
     Feedback,
     ResourceRequest,
@@ -42,6 +43,7 @@ from .answers import (
 )
 from .models import JobState, Kind, State
 from .store.database import Database
+from .store.demand import Demand
 from .store.ledger import Ledger
 from .store.tables import Job, Reservation
 
@@ -104,7 +106,15 @@ class Market:
         request: models.ReservationRequest | models.JobRequest,
         idempotency_key: str | None = None,
     ) -> Verdict:
-        """Decide on a bid; if the market takes it, hold its price and store it."""
+        """Decide on a bid; if the market takes it, hold its price and store it.
+
+        Raises
+        ------
+        BidError
+            If the request makes no sense; the text says what to change.
+        Conflict
+            If the user holds a reservation for the same server and time.
+        """
         now = self.clock()
         with self._transaction() as session:
             repeated = _by_key(session, user, idempotency_key)
@@ -114,24 +124,28 @@ class Market:
             account = ledger.user(user, self.grant)
             job_id = str(uuid.uuid4())
             wanted = self._resource_request(request, now)
-            decision = self.era.make_reservation(job_id, Bid.of(wanted, request.value), now)
-            if decision.reservation is None:
-                return Verdict(False, decision.price, declined(decision), decision.quote)
-            promise, balance = decision.reservation, ledger.balance(account)
-            if isinstance(request, models.ReservationRequest):
-                self._refuse_double(session, user, request.server_name, promise)
-            if balance < promise.price:
-                self.era.forget(job_id)
-                return Verdict(
-                    False, promise.price, too_poor(promise.price, balance), decision.quote
-                )
-            row = records.new_reservation(promise, wanted, user, request, idempotency_key)
-            row.pool, row.units = self.pool, self._units(promise)
-            session.add(row)
-            session.flush()
-            what = f"{request.configuration} for {hours(row.duration)}"
-            ledger.hold(account, row.price, row.id, f"reserved {what}")
-            return accepted(row, decision.quote)
+            balance = ledger.balance(account)
+            # Nobody can pay more than they have; what they can't pay is no demand either.
+            value = min(request.value, balance)
+            decision = self.era.make_reservation(job_id, Bid.of(wanted, value), now)
+            self._remember(session, wanted, value, decision, now)
+            promise, price = decision.reservation, decision.price
+            if promise is None:
+                poor = price is not None and price <= request.value
+                reason = too_poor(price or 0, balance) if poor else declined(decision)
+                return Verdict(False, price, reason, decision.quote)
+            double = _double(session, user, request, promise)
+            if double is None:
+                row = records.new_reservation(promise, wanted, user, request, idempotency_key)
+                row.pool, row.units = self.pool, self._units(promise)
+                session.add(row)
+                session.flush()
+                what = f"{request.configuration} for {hours(row.duration)}"
+                ledger.hold(account, row.price, row.id, f"reserved {what}")
+                return accepted(row, decision.quote)
+            self.era.forget(job_id)
+        # After the transaction, which keeps what the forecast has learned from the bid.
+        raise double
 
     # -- the life of a reservation --------------------------------------------------
 
@@ -338,24 +352,17 @@ class Market:
             self.rebuild()
             raise
 
-    def _refuse_double(
-        self, session: Session, user: str, server_name: str, promise: Promise
+    def _remember(
+        self, session: Session, wanted: ResourceRequest, value: int, decision: Decision, now: int
     ) -> None:
-        """One server can't run on two reservations: the second would be paid for nothing.
-
-        One that runs already does not count, since its user may end it before.
-        """
-        other = session.scalar(
-            select(Reservation)
-            .filter_by(user=user, server_name=server_name, kind=Kind.NOTEBOOK, state=State.ACCEPTED)
-            .where(Reservation.start < promise.end, Reservation.end > promise.start)
+        """Store what the engine has just told its predictor, for the next start."""
+        units = sum(
+            count * self.configurations[name].units(self.era.resource)
+            for name, count in wanted.configurations.items()
         )
-        if other is not None:
-            self.era.forget(promise.job_id)
-            raise Conflict(
-                f"you hold a reservation for this server already, from {views.text(other.start)} "
-                f"to {views.text(other.end)}; use that one, cancel it, or choose another time"
-            )
+        if units:
+            seen = records.seen(wanted, units, value, decision, now)
+            Demand(session, self.pool, self.era.resource).remember(seen)
 
     def _check_size(self, request: models.RequestBase) -> None:
         """What the engine would say of its own fields, in words of the request's."""
@@ -446,6 +453,36 @@ def _get_job(session: Session, job_id: str) -> Job:
     if row is None:
         raise NotFound(f"there is no job {job_id!r}")
     return row
+
+
+def _double(
+    session: Session,
+    user: str,
+    request: models.ReservationRequest | models.JobRequest,
+    promise: Promise,
+) -> Conflict | None:
+    """One server can't run on two reservations: the second would be paid for nothing.
+
+    One that runs already does not count, since its user may end it before.
+    """
+    if isinstance(request, models.JobRequest):
+        return None
+    other = session.scalar(
+        select(Reservation)
+        .filter_by(
+            user=user,
+            server_name=request.server_name,
+            kind=Kind.NOTEBOOK,
+            state=State.ACCEPTED,
+        )
+        .where(Reservation.start < promise.end, Reservation.end > promise.start)
+    )
+    if other is None:
+        return None
+    return Conflict(
+        f"you hold a reservation for this server already, from {views.text(other.start)} "
+        f"to {views.text(other.end)}; use that one, cancel it, or choose another time"
+    )
 
 
 def _by_key(session: Session, user: str, key: str | None) -> Reservation | None:

@@ -308,6 +308,21 @@ class Log(Model):
     complete: bool = Field(description="the job has ended and this is the end of its log")
 
 
+class PriceForecast(Model):
+    """What the slots may cost when they are asked for later; lists as of the prices.
+
+    Null where the slot is sold out now.
+    """
+
+    expected: list[MicroCredits | None] = Field(description="expected price of each slot")
+    low: list[MicroCredits | None] = Field(
+        description="in one of ten cases the price is below this one"
+    )
+    high: list[MicroCredits | None] = Field(
+        description="in one of ten cases the price is above this one"
+    )
+
+
 class ConfigurationPrices(Model):
     """A configuration for sale with its price at every slot of the chart."""
 
@@ -318,7 +333,11 @@ class ConfigurationPrices(Model):
     gpus: int
     price_per_hour: MicroCredits | None = Field(description="now; null if none is free now")
     prices: list[MicroCredits | None] = Field(
-        description="price of each slot from `first_slot` on; null where it is sold out"
+        description="price of each slot from `first_slot` on, if it is asked for now; null where "
+        "it is sold out"
+    )
+    forecast: PriceForecast | None = Field(
+        None, description="prices to expect later; null for what costs nothing"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -9,27 +10,17 @@ from typing import Any
 from traitlets import Dict, Float, Integer, List, Unicode
 from traitlets.config import LoggingConfigurable
 
-from era_pricing import (
-    Configuration,
-    Era,
-    Inventory,
-    PricedResource,
-    Prior,
-    TimeGrid,
-    find_algorithm,
-)
+from era_pricing import Configuration, Era, Inventory, PricedResource, TimeGrid
+from era_pricing.predictors import SeenRequest
 
-from .models import micro_credits
+from .models import format_credits, micro_credits
+from .plugins import ConfigurationError, Plugins
 
 # How busy each hour of the day is by local time, relative to the busiest one.
 OFFICE_HOURS = [
     *(0.35, 0.3, 0.25, 0.2, 0.2, 0.2, 0.25, 0.35, 0.55, 0.8, 0.95, 1.0),
     *(0.9, 0.95, 1.0, 1.0, 1.0, 0.95, 0.85, 0.7, 0.6, 0.55, 0.5, 0.4),
 ]
-
-
-class ConfigurationError(Exception):
-    """A setting that can't be used; the text names it and says what would work."""
 
 
 def amount(setting: str, credits: str) -> int:
@@ -83,10 +74,65 @@ class Pool(LoggingConfigurable):
         "0.20", help="Lowest price of a GPU, in credits per hour; an idle GPU costs this."
     ).tag(config=True)
 
+    price_ceiling = Unicode(
+        "",
+        help="""Highest price of a GPU, in credits per hour; empty for none.
+
+        A promise to the users: an hour never costs more. At the ceiling GPUs go to
+        whoever asks first, no longer to those who need them most.
+
+        Example: ``c.Pool.price_ceiling = "8.00"``
+        """,
+    ).tag(config=True)
+
+    late_penalty = Float(
+        0.0,
+        help="""How much dearer a start becomes per hour that it lies ahead; 0 for not at all.
+
+        The price of a slot h hours ahead is multiplied by ``exp(late_penalty * h)``, but
+        never rises above the ceiling: with 0.01, a start in a day costs 27 % more. It keeps
+        people from reserving far ahead what they may not need.
+        """,
+    ).tag(config=True)
+
     algorithm = Unicode(
         "basic-econ",
-        help="Prices and schedules bids: `basic-econ`, `first-fit`, or another plug-in of the "
-        "entry-point group `era.algorithms`.",
+        help="Prices and schedules bids: `basic-econ`, `bid-price`, `exponential`, `first-fit`, "
+        "`on-demand`, or another plug-in of the entry-point group `era.algorithms`.",
+    ).tag(config=True)
+
+    algorithm_options = Dict(
+        help="""Options of the algorithm by name; see its page in the reference.
+
+        Example::
+
+            c.Pool.algorithm = "bid-price"
+            c.Pool.algorithm_options = {"curvature": 2}
+        """,
+    ).tag(config=True)
+
+    predictor = Unicode(
+        "blend",
+        help="""Forecasts the demand from which prices follow.
+
+        `blend` begins with what `max_price`, `peak_load`, `profile` and `lead_time` say,
+        and moves to what it learns from the bids of this site, hour by hour of the day,
+        over the first two days. `prior` stays with these settings. `lp` and `spread` know
+        only what was learned, so they need bids of the past. Another plug-in of the
+        entry-point group `era.predictors` works too.
+        """,
+    ).tag(config=True)
+
+    predictor_options = Dict(
+        help="""Options of the predictor by name; see its page in the reference.
+
+        `blend` also takes those of `lp`, with which it learns.
+
+        Example: a prior that counts for two weeks in all, and half of the users look at the
+        price and go away without a bid if it is too high::
+
+            c.Pool.predictor_options = {"half_life": 7, "unsent": 0.5}
+        """,
     ).tag(config=True)
 
     max_price = Unicode(
@@ -105,7 +151,8 @@ class Pool(LoggingConfigurable):
         OFFICE_HOURS,
         minlen=24,
         maxlen=24,
-        help="How busy each hour of the day is in the server's time zone, 24 relative weights.",
+        help="How busy each hour of the day is in the server's time zone, 24 relative weights. "
+        "As `peak_load` and `lead_time`, it counts until the predictor has learned better.",
     ).tag(config=True)
 
     lead_time = Integer(
@@ -126,9 +173,18 @@ class Pool(LoggingConfigurable):
         return ladder
 
     def build(
-        self, gpus: int, configurations: Sequence[Configuration], clock: Callable[[], int]
+        self,
+        gpus: int,
+        configurations: Sequence[Configuration],
+        clock: Callable[[], int],
+        past: Sequence[SeenRequest] = (),
     ) -> Era:
         """The engine for a pool of so many GPUs.
+
+        Parameters
+        ----------
+        past : sequence of SeenRequest
+            What was asked for until now, in order, for predictors that learn.
 
         Raises
         ------
@@ -136,24 +192,47 @@ class Pool(LoggingConfigurable):
             If a setting can't be used.
         """
         floor = amount("Pool.price_floor", self.price_floor)
-        top = amount("Pool.max_price", self.max_price)
-        try:
-            predictor = Prior(
-                max_price=max(floor, top),
-                peak_demand=self.peak_load * gpus,
-                profile=_to_utc(self.profile),
-                lead_time=self.lead_time,
+        ceiling = self._ceiling(floor)
+        if not (math.isfinite(self.late_penalty) and self.late_penalty >= 0):
+            raise ConfigurationError(
+                f"Pool.late_penalty must be 0 or more per hour, got {self.late_penalty}; "
+                "0 leaves late starts as they are"
             )
+        try:
+            grid = TimeGrid(self.slot, self.horizon)
+            plugins = Plugins(grid, gpus, floor, ceiling, self._prior(gpus, floor), past)
+            predictor = plugins.predictor(self.predictor, self.predictor_options)
             return Era(
-                grid=TimeGrid(self.slot, self.horizon),
+                grid=grid,
                 inventory=Inventory.single({self.resource: gpus}),
                 configurations=configurations,
-                algorithm=find_algorithm(self.algorithm)(),
-                priced=[PricedResource(self.resource, floor, predictor)],
+                algorithm=plugins.algorithm(self.algorithm, self.algorithm_options),
+                priced=[PricedResource(self.resource, floor, predictor, ceiling)],
                 clock=clock,
+                late_penalty=self.late_penalty,
             )
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"Pool: {error}") from None
+
+    def _ceiling(self, floor: int) -> int | None:
+        if not self.price_ceiling.strip():
+            return None
+        ceiling = amount("Pool.price_ceiling", self.price_ceiling)
+        if ceiling < floor:
+            raise ConfigurationError(
+                f"Pool.price_ceiling must be at least Pool.price_floor, which is "
+                f"{format_credits(floor)}; got {format_credits(ceiling)}. Leave it empty for none"
+            )
+        return ceiling
+
+    def _prior(self, gpus: int, floor: int) -> dict[str, Any]:
+        """Parameters of the predictor `prior`."""
+        return {
+            "max_price": max(floor, amount("Pool.max_price", self.max_price)),
+            "peak_demand": self.peak_load * gpus,
+            "profile": _to_utc(self.profile),
+            "lead_time": self.lead_time,
+        }
 
 
 def _configuration(given: dict[str, Any]) -> Configuration:

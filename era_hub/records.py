@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from era_pricing import Decision, ResourceRequest
 from era_pricing import Reservation as Promise
-from era_pricing import ResourceRequest
+from era_pricing.predictors import SeenRequest
 
 from . import models
 from .models import JobState, Kind, State
@@ -69,6 +70,22 @@ def promise(row: Reservation, resource: str) -> Promise:
         end=row.end,
         slot_prices=row.slot_prices,
         made=row.created,
+    )
+
+
+def seen(
+    wanted: ResourceRequest, units: int, value: int, decision: Decision, now: int
+) -> SeenRequest:
+    """A decided bid for so many units, as the engine tells the predictors of it."""
+    return SeenRequest(
+        submitted=now,
+        arrival=max(wanted.arrival, now),
+        deadline=wanted.deadline,
+        units=units,
+        duration=wanted.duration,
+        value=value,
+        accepted=decision.accepted,
+        price=decision.price,
     )
 
 

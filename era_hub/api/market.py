@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from era_pricing import BidError, Configuration
 from era_pricing import Quote as EngineQuote
+from era_pricing.arrays import FloatArray, IntArray
+from era_pricing.timegrid import HOUR
 
 from .. import models, views
 from ..market import Market
@@ -52,14 +55,36 @@ def _prices(
     era = market.era
     by_slot = era.prices(configuration.name, first, count, now)
     prices = [None if price < 0 else price for price in by_slot.tolist()]
+    units = configuration.units(era.resource)
     return models.ConfigurationPrices(
         name=configuration.name,
         title=configuration.title or configuration.name,
         description=configuration.description,
         resources={name: str(each) for name, each in configuration.resources.items()},
-        gpus=configuration.units(era.resource),
+        gpus=units,
         price_per_hour=era.hourly_price(configuration.name, now),
         prices=prices,
+        forecast=_forecast(market, configuration.name, first, by_slot, now) if units else None,
+    )
+
+
+def _forecast(
+    market: Market, configuration: str, first: int, prices: IntArray, now: int
+) -> models.PriceForecast:
+    """The band of the slots that have a price now."""
+    era = market.era
+    found = era.forecast(configuration, first, len(prices), now)
+    known = (prices >= 0) & np.isfinite(found.expected)
+
+    def amounts(per_hour: FloatArray) -> list[int | None]:
+        micro = np.minimum(per_hour * (era.grid.slot / HOUR), models.MAX_CREDITS * models.MICRO)
+        return [
+            round(price) if there else None
+            for price, there in zip(micro.tolist(), known.tolist(), strict=True)
+        ]
+
+    return models.PriceForecast(
+        expected=amounts(found.expected), low=amounts(found.low), high=amounts(found.high)
     )
 
 

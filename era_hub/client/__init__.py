@@ -6,6 +6,14 @@ Spawners and the notebook extension import from era_hub only this package and
 
 from .calls import EraError
 from .http import AsyncEraClient, EraClient, discover
-from .scripts import bundle, market_script
+from .scripts import SHARED, bundle, shared_scripts
 
-__all__ = ["AsyncEraClient", "EraClient", "EraError", "bundle", "discover", "market_script"]
+__all__ = [
+    "SHARED",
+    "AsyncEraClient",
+    "EraClient",
+    "EraError",
+    "bundle",
+    "discover",
+    "shared_scripts",
+]

@@ -1,7 +1,7 @@
 """Browser code that the spawn page, the widget and the service's pages share.
 
-Pages of the service load ``market.js`` as the module it is. The spawn page and the
-widget take one text each, so their modules are joined here, without a build step.
+Pages of the service load these modules as they are. The spawn page and the widget take
+one text each, so their modules are joined here, without a build step.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
+SHARED = ("market.js", "svg.js", "chart.js")
+
 _IMPORT = re.compile(r"^import\s[^;]*?\sfrom\s+\"\.[^\"]*\";\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export\s+((?:async\s+)?(?:function|const|class)\s+(\w+))", re.MULTILINE)
 
 
-def market_script() -> str:
-    """Source of the ES module ``market.js``.
+def shared_scripts() -> tuple[str, ...]:
+    """Sources of the ES modules that all pages share, each after those it imports from.
 
-    It exports ``priceChart`` (an SVG chart of prices over time), ``cheapestStart``
-    (the engine's choice of start, from embedded slot prices), ``formatCredits`` and
-    ``formatTime``.
+    ``market.js`` exports ``cheapestStart`` (the engine's choice of start, from embedded
+    slot prices), ``formatCredits``, ``formatTime`` and ``formatForInput``; ``svg.js`` the
+    elements of charts; ``chart.js`` exports ``priceChart``, a chart of prices over time.
     """
-    return files(__package__).joinpath("market.js").read_text(encoding="utf-8")
+    folder = files(__package__)
+    return tuple(folder.joinpath(name).read_text(encoding="utf-8") for name in SHARED)
 
 
 def bundle(main: str, *parts: str) -> str:

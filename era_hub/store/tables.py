@@ -119,3 +119,26 @@ class Job(Base):
     exit_code: Mapped[int | None]
     message: Mapped[str]
     reservation: Mapped[Reservation] = relationship(back_populates="job")
+
+
+class SeenBid(Base):
+    """A bid that was decided, as the predictors are told of it: for no API, and without a name.
+
+    A declined bid leaves nothing else behind. The fields are those of
+    `era_pricing.predictors.SeenRequest`.
+    """
+
+    __tablename__ = "seen_bids"
+    __table_args__ = (Index("ix_seen_bids_submitted", "pool", "submitted"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    pool: Mapped[str]
+    resource: Mapped[str]
+    submitted: Mapped[int]
+    arrival: Mapped[int]
+    deadline: Mapped[int]
+    units: Mapped[int]
+    duration: Mapped[int]
+    value: Mapped[int]
+    accepted: Mapped[bool]
+    price: Mapped[int | None]

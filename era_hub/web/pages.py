@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,10 @@ def page_routes(prefix: str) -> list[Any]:
     """The pages' routes below the service's prefix."""
     folder = str(Path(__file__).parent / "static")
     shared = str(Path(client.__file__).parent)
+    modules = "|".join(map(re.escape, client.SHARED))
     return [
         (prefix, HomeHandler),
         (url_path_join(prefix, "oauth_callback"), HubOAuthCallbackHandler),
-        (url_path_join(prefix, r"static/(market\.js)"), PublicStaticHandler, {"path": shared}),
+        (url_path_join(prefix, f"static/({modules})"), PublicStaticHandler, {"path": shared}),
         (url_path_join(prefix, r"static/(.*)"), PublicStaticHandler, {"path": folder}),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from era_hub.client import bundle, market_script
+from era_hub.client import bundle, shared_scripts
 
 PARTS = ("dom.js", "bid_form.js", "job_list.js")
 MAIN = "market_widget.js"
@@ -12,7 +12,7 @@ MAIN = "market_widget.js"
 
 def script() -> str:
     """Source of the widget's module, with the market's own code inside."""
-    return bundle(static(MAIN), market_script(), *map(static, PARTS))
+    return bundle(static(MAIN), *shared_scripts(), *map(static, PARTS))
 
 
 def static(name: str) -> str:

@@ -93,8 +93,8 @@ def main() -> None:
 def market(raw: bool, hours: float) -> None:
     """Prices now and for the coming 24 hours.
 
-    The chart has a block for a stretch of time, from now on; the higher, the dearer,
-    and a dot where nothing is left.
+    A price is for a reservation made now. The chart has a block for a stretch of
+    time, from now on; the higher, the dearer, and a dot where nothing is left.
 
     \b
     Examples:
@@ -108,6 +108,7 @@ def market(raw: bool, hours: float) -> None:
         return _dump(view.model)
     click.echo(view.headline())
     show_table(view.table())
+    click.echo(view.note())
     return None
 
 

@@ -41,6 +41,7 @@ def _configuration(configuration: ConfigurationPrices) -> dict[str, Any]:
         "gpus": configuration.gpus,
         "perHour": configuration.price_per_hour,
         "prices": configuration.prices,
+        "forecast": configuration.forecast and configuration.forecast.model_dump(),
     }
 
 

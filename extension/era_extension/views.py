@@ -21,6 +21,11 @@ LEVELS = "▁▂▃▄▅▆▇█"
 SOLD_OUT = "·"
 NOTHING = "-"
 
+PRICES = "Credits per hour."
+EXPECTED = (
+    "Expected later: the mean over these hours if you reserve later, and in brackets "
+    "where it is 8 times in 10."
+)
 SIMULATED = "simulated GPUs: nothing runs on real hardware"
 
 
@@ -49,6 +54,27 @@ def blocks(prices: Sequence[int | None], width: int = 48) -> str:
         SOLD_OUT if mean is None else LEVELS[round(mean / top * (len(LEVELS) - 1))]
         for mean in means
     )
+
+
+def expected(forecast: models.PriceForecast | None, slot: int) -> str:
+    """Mean price per hour to expect of the coming hours, and what holds it 8 times in 10.
+
+    Examples
+    --------
+    >>> quarter = models.PriceForecast(expected=[250_000], low=[50_000], high=[300_000])
+    >>> expected(quarter, 900)
+    '1.00 (0.20–1.20)'
+    """
+    if forecast is None:
+        return NOTHING
+    means = []
+    for prices in (forecast.expected, forecast.low, forecast.high):
+        known = [price for price in prices if price is not None]
+        if not known:
+            return NOTHING
+        per_hour = sum(known) / len(known) * 3600 / slot / models.MICRO
+        means.append(f"{per_hour:.2f}")
+    return f"{means[0]} ({means[1]}–{means[2]})"
 
 
 class Table:
@@ -95,12 +121,18 @@ class View(Generic[ModelT]):
         """The details, if there are any."""
         return None
 
+    def note(self) -> str:
+        """What explains the details, if they need it."""
+        return ""
+
     def __repr__(self) -> str:
-        return "\n".join(str(part) for part in (self.headline(), self.table()) if part)
+        parts = (self.headline(), self.table(), self.note())
+        return "\n".join(str(part) for part in parts if part)
 
     def _repr_html_(self) -> str:
         table = self.table()
-        return f"<p>{escape(self.headline())}</p>{table.html() if table else ''}"
+        note = f"<p>{escape(self.note())}</p>" if self.note() else ""
+        return f"<p>{escape(self.headline())}</p>{table.html() if table else ''}{note}"
 
 
 class MarketView(View[models.Market]):
@@ -112,11 +144,21 @@ class MarketView(View[models.Market]):
         text = f"{free} of {sum(market.capacity[:1])} GPUs are free now"
         return f"{text} ({SIMULATED})." if market.simulated else f"{text}."
 
+    def note(self) -> str:
+        known = any(each.forecast for each in self.model.configurations)
+        return f"{PRICES} {EXPECTED}" if known else PRICES
+
     def table(self) -> Table:
         return Table(
-            ["configuration", "GPUs", "per hour now", "the coming hours"],
+            ["configuration", "GPUs", "now", "expected later", "the coming hours"],
             (
-                [c.name, str(c.gpus), credits(c.price_per_hour), blocks(c.prices)]
+                [
+                    c.name,
+                    str(c.gpus),
+                    credits(c.price_per_hour),
+                    expected(c.forecast, self.model.slot),
+                    blocks(c.prices, 24),
+                ]
                 for c in self.model.configurations
             ),
         )

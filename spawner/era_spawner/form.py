@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from era_hub.client import bundle, market_script
+from era_hub.client import bundle, shared_scripts
 from era_hub.models import MICRO, Account, ConfigurationPrices, Market, Reservation
 
 from . import words
@@ -91,7 +91,7 @@ def _static(name: str) -> Markup:
 
 
 def _script() -> Markup:
-    return Markup(bundle(_static("spawn_form.js"), market_script()))
+    return Markup(bundle(_static("spawn_form.js"), *shared_scripts()))
 
 
 def _start(reservation: Reservation) -> datetime:
@@ -160,7 +160,12 @@ def _data(market: Market, account: Account, latest: datetime | None) -> dict[str
         "margin": MARGIN,
         "latest": _ms(latest) if latest else None,
         "configurations": {
-            one.name: {"title": one.title, "prices": one.prices} for one in market.configurations
+            one.name: {
+                "title": one.title,
+                "prices": one.prices,
+                "forecast": one.forecast and one.forecast.model_dump(),
+            }
+            for one in market.configurations
         },
     }
 

@@ -73,6 +73,9 @@ def test_a_notebook_and_a_job_by_hand(hub: RunningHub, page: Page) -> None:
     assert one and two
     assert float(two[1]) == pytest.approx(4 * float(one[1]), abs=0.02)
     expect(page.locator("#era-chart svg")).to_be_visible()
+    expect(page.get_by_text("likely price if you reserve later")).to_be_visible()
+    chart = page.locator("#era-chart").get_by_role("img")
+    expect(chart).to_have_accessible_name(re.compile("Reserved later, an hour is expected to cost"))
 
     # The reservation confirms the price that was shown.
     page.get_by_role("button", name="Start now").click()
@@ -178,7 +181,10 @@ def test_the_page_of_somebody_new_and_on_a_phone(hub: RunningHub, page: Page) ->
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.goto(f"{hub.url}services/era/")
     expect(page.locator("#balance")).to_have_text("100.00")
-    expect(page.locator("#chart svg")).to_be_visible()
+    chart = page.locator("#chart").get_by_role("img")
+    expect(chart).to_have_accessible_name(re.compile("8 times in 10 between"))
+    chart.hover(position={"x": 340, "y": 60})
+    expect(page.get_by_text("reserved later:")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     # No token is on the page: nothing there opens the API.
     html = page.content()

@@ -13,6 +13,7 @@ from era_hub.market import Market
 from era_hub.models import micro_credits
 from era_hub.pool import Pool
 from era_hub.store.database import Database
+from era_hub.store.demand import Demand
 from era_hub.store.tables import Account, Entry
 from era_hub.views import when
 
@@ -39,9 +40,11 @@ def open_market(
     database.migrate()
     settings = Pool(**pool)
     for_sale = settings.for_sale(gpus)
+    with database.session.begin() as session:
+        past = Demand(session, settings.name, settings.resource).recall(clock())
     market = Market(
         database=database,
-        era=settings.build(gpus, for_sale, clock),
+        era=settings.build(gpus, for_sale, clock, past),
         configurations=for_sale,
         pool=settings.name,
         gpus=range(gpus),

@@ -173,6 +173,23 @@ def test_a_token_without_access_to_the_service_is_refused(hub: RunningHub) -> No
     assert answer.status_code == 403
 
 
+def test_a_declined_bid_is_shown_to_nobody(people: dict[str, EraClient], owner: EraClient) -> None:
+    begin = tomorrow()
+    outcome = owner.reserve(
+        notebook(
+            configuration="gpu-8",
+            duration="3h",
+            arrival=begin,
+            deadline=begin + timedelta(hours=4),
+            value=12_345_671,
+        )
+    )
+    assert not outcome.accepted
+    for client in people.values():
+        for path in ("market", "reservations?user=ann", "jobs", "account", "allocation"):
+            assert "12345671" not in ask(client, "GET", path).text
+
+
 def test_bids_are_sealed(people: dict[str, EraClient], owner: EraClient) -> None:
     made = owner.reserve(notebook()).reservation
     try:
@@ -231,7 +248,7 @@ def test_the_same_key_gives_the_same_reservation(owner: EraClient) -> None:
 
 
 def test_one_server_is_not_reserved_twice(owner: EraClient) -> None:
-    wanted = notebook()
+    wanted = notebook(deadline=None)  # at that time or not at all
     first = owner.reserve(wanted).reservation
     before = owner.account()
     with pytest.raises(EraError, match="hold a reservation for this server already") as refused:
@@ -283,9 +300,26 @@ def test_the_market_says_what_is_for_sale(owner: EraClient) -> None:
     assert [each.name for each in market.configurations][:3] == ["cpu", "gpu-1", "gpu-2"]
     assert len(market.capacity) == 2 * 3600 // market.slot
     cpu, one, two = market.configurations[:3]
+    # What costs nothing has no price to expect.
+    assert cpu.forecast is None
     assert set(cpu.prices) == {0}
     assert one.price_per_hour > 0
     assert two.prices[-1] > one.prices[-1]
+
+
+def test_the_market_says_what_to_expect_later(owner: EraClient) -> None:
+    market = owner.market(hours=20)
+    for each in market.configurations[1:]:
+        band = each.forecast
+        assert band is not None
+        rows = zip(each.prices, band.low, band.expected, band.high, strict=True)
+        uncertain = 0
+        for price, low, expected, high in rows:
+            assert (price is None) == (low is None) == (expected is None) == (high is None)
+            if None not in (low, expected, high):
+                assert 0 < low <= expected <= high
+                uncertain += low < high
+        assert uncertain > 0
 
 
 # -- bad input ----------------------------------------------------------------------------

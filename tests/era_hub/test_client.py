@@ -17,7 +17,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.netutil import bind_sockets
 
 from era_hub import models
-from era_hub.client import AsyncEraClient, EraClient, EraError, discover, market_script
+from era_hub.client import AsyncEraClient, EraClient, EraError, discover, shared_scripts
 from tests.era_hub.test_models import JOB, RESERVATION
 
 TOKEN = "a-token-that-nobody-may-see"
@@ -388,6 +388,6 @@ def test_the_token_is_in_no_description() -> None:
 
 
 def test_the_browser_code_comes_with_the_package() -> None:
-    script = market_script()
+    scripts = "".join(shared_scripts())
     for name in ("priceChart", "cheapestStart", "formatCredits"):
-        assert f"export function {name}(" in script
+        assert f"export function {name}(" in scripts

@@ -308,6 +308,7 @@ JOB = models.Job(
     directory="/home/ann",
     reservation=RESERVATION,
 )
+FORECAST = models.PriceForecast(expected=[2, None], low=[1, None], high=[3, None])
 PRICES = models.ConfigurationPrices(
     name="gpu-1",
     title="1 GPU",
@@ -315,6 +316,7 @@ PRICES = models.ConfigurationPrices(
     gpus=1,
     price_per_hour=None,
     prices=[1, None],
+    forecast=FORECAST,
 )
 ENTRY = models.LedgerEntry(id=1, at=NOON, kind="hold", amount=-5, balance=95, memo="reserved")
 ANSWERS: list[BaseModel] = [
@@ -327,6 +329,7 @@ ANSWERS: list[BaseModel] = [
     JOB,
     models.JobOutcome(accepted=True, price=1, reason=None, reservation=RESERVATION, job=JOB),
     models.Log(text="ünï\n", offset=7, complete=False),
+    FORECAST,
     PRICES,
     models.Market(
         now=NOON,

@@ -54,13 +54,16 @@ def a_job(job_id: str = "3f9c01", **fields: Any) -> models.Job:
 
 def a_market(**fields: Any) -> models.Market:
     def configuration(name: str, gpus: int, price: int) -> models.ConfigurationPrices:
+        prices = [price] * 144 + [None] * 12 + [price // 2] * 132
+        low, high = ([p and round(p * by) for p in prices] for by in (0.5, 1.5))
         return models.ConfigurationPrices(
             name=name,
             title=name.title(),
             resources={"nvidia.com/gpu": str(gpus)},
             gpus=gpus,
             price_per_hour=price * 12,
-            prices=[price] * 144 + [None] * 12 + [price // 2] * 132,
+            prices=prices,
+            forecast=models.PriceForecast(expected=prices, low=low, high=high),
         )
 
     defaults: dict[str, Any] = {

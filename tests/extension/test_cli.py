@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,16 @@ def test_market(service: FakeService) -> None:
     text = era("market").output
     assert "3 of 4 GPUs are free now (simulated GPUs" in text
     assert "two-gpus" in text and "2.40" in text and "█" in text and "·" in text
+    assert "1.83 (0.91–2.74)" in text and "8 times in 10" in text
     assert json.loads(era("market", "--json").output)["slot"] == 300
+
+
+def test_market_without_a_forecast(service: FakeService) -> None:
+    for one in service.market.configurations:
+        one.forecast = None
+    text = era("market").output
+    assert re.search(r"two-gpus +2 +2\.40 +- +\S", text)
+    assert "8 times in 10" not in text
 
 
 def test_quote(service: FakeService) -> None:

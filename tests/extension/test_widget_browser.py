@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -101,6 +102,49 @@ def test_what_is_shown(page: Page) -> None:
     expect(page.get_by_role("alert")).to_have_text("Restarting.")
     page.evaluate("leave()")
     assert last_sent(page)["do"] == "bye"
+
+
+def test_the_chart_shows_what_to_expect_later(page: Page) -> None:
+    page.get_by_label("Configuration").select_option("one-gpu")
+    chart = page.locator(".era-chart")
+    picture = chart.get_by_role("img")
+    expect(chart.get_by_text("price if you reserve now")).to_be_visible()
+    expect(chart.get_by_text("likely price if you reserve later (8 times in 10)")).to_be_visible()
+    expect(picture).to_have_accessible_name(re.compile("8 times in 10 between 0.4. and 1.3."))
+    # One shape on each side of the hours that are sold out.
+    band = chart.locator("path.era-later").get_attribute("d")
+    assert band is not None and band.count("Z") == 2
+    # What is expected is what it costs now: no second line for that.
+    expect(chart.locator("path.era-expected")).to_have_count(0)
+    picture.hover(position={"x": 80, "y": 60})
+    expect(chart.get_by_text("reserved later: likely 0.60 to 1.80")).to_be_visible()
+    picture.focus()
+    page.keyboard.press("ArrowRight")
+    spoken = chart.locator("[aria-live]")
+    expect(spoken).to_contain_text("per hour, reserved later: likely 0.60 to 1.80")
+
+
+def test_another_price_later_is_a_line_of_its_own(page: Page) -> None:
+    market = a_state()["market"]
+    for one in market["configurations"]:
+        one["forecast"]["expected"] = [p and 2 * p for p in one["prices"]]
+        one["forecast"]["high"] = [p and 3 * p for p in one["prices"]]
+    change(page, market=market)
+    chart = page.locator(".era-chart")
+    expect(chart.locator("path.era-expected")).to_have_count(1)
+    expect(chart.get_by_text("expected price if you reserve later")).to_be_visible()
+
+
+def test_without_a_forecast_the_chart_shows_prices_alone(page: Page) -> None:
+    market = a_state()["market"]
+    for one in market["configurations"]:
+        one["forecast"] = None
+    change(page, market=market)
+    chart = page.locator(".era-chart")
+    expect(chart.get_by_text("price", exact=True)).to_be_visible()
+    expect(chart.locator("path.era-later")).to_have_count(0)
+    name = chart.get_by_role("img").get_attribute("aria-label")
+    assert name is not None and "Reserved later" not in name
 
 
 def test_the_total_follows_the_form(page: Page) -> None:

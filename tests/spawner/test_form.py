@@ -42,6 +42,13 @@ def test_shows_configurations_prices_and_balance():
     assert embedded(html)["configurations"]["gpu-1"]["prices"] == [173_333] * 10
 
 
+def test_hands_the_chart_what_to_expect_later():
+    band = {"expected": [5, None], "low": [4, None], "high": [9, None]}
+    one = configuration(prices=[6, None], forecast=band)
+    html = render_form(market(configurations=[one]), account(), [], "/services/era/")
+    assert embedded(html)["configurations"]["gpu-1"]["forecast"] == band
+
+
 def test_says_when_gpus_are_simulated():
     html = render_form(market(simulated=True), account(), [], "/services/era/")
     assert "No real GPU was found: these 8 GPUs are simulated." in html

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import pytest
 
-from era_hub.client import market_script
+from era_hub.client import shared_scripts
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(not NODE, reason="needs Node.js, to run JavaScript")
@@ -69,7 +69,7 @@ def cases(count):
 
 def run(tmp_path, code):
     script = tmp_path / "test.mjs"
-    script.write_text(market_script() + code, encoding="utf-8")
+    script.write_text(shared_scripts()[0] + code, encoding="utf-8")
     done = subprocess.run(
         [NODE, script], capture_output=True, text=True, check=True, timeout=60, env={"TZ": "UTC"}
     )

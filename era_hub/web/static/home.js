@@ -1,7 +1,8 @@
 // @ts-check
 /** The user's page: shows what the API says, and gives reservations back. */
 
-import { formatCredits, formatTime, priceChart } from "./market.js";
+import { priceChart } from "./chart.js";
+import { formatCredits, formatTime } from "./market.js";
 
 const HOURS = 24;
 const REFRESH = 5000;
@@ -204,6 +205,7 @@ function showPrices() {
     firstSlot: ms(market.first_slot),
     slot: market.slot,
     prices: shown.prices,
+    forecast: shown.forecast,
     now: Date.now(),
     hours: HOURS,
   });

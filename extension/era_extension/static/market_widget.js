@@ -4,7 +4,8 @@
  * traits; this code shows them and sends back what the user asks for.
  */
 
-import { formatCredits, formatTime, priceChart } from "../../../era_hub/client/market.js";
+import { priceChart } from "../../../era_hub/client/chart.js";
+import { formatCredits, formatTime } from "../../../era_hub/client/market.js";
 import { bidForm } from "./bid_form.js";
 import { h, say, uniqueId } from "./dom.js";
 import { jobList } from "./job_list.js";
@@ -45,13 +46,13 @@ function render({ model, el }) {
     if (!shown) return;
     const chosen = parts.form.chosen();
     const minute = Math.floor(time() / MINUTE);
-    const key = JSON.stringify([minute, shown.name, shown.prices, chosen]);
+    const key = JSON.stringify([minute, shown.name, shown.prices, shown.forecast, chosen]);
     // Redrawing takes the tooltip away, so only for something new.
     if (key === drawn) return;
     drawn = key;
     priceChart(parts.chart, {
-      firstSlot: market.firstSlot, slot: market.slot, prices: shown.prices, now: time(),
-      hours: HOURS, chosen,
+      firstSlot: market.firstSlot, slot: market.slot, prices: shown.prices,
+      forecast: shown.forecast, now: time(), hours: HOURS, chosen,
     });
   };
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
+from inspect import Parameter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -15,6 +15,15 @@ from era_pricing.algorithms import Algorithm, find_algorithm
 from era_pricing.arrays import FloatArray, IntArray
 from era_pricing.bids import Bid, ResourceRequest
 from era_pricing.configurations import base_units
+from era_pricing.construction import (
+    GIVEN,
+    HISTORY,
+    Facts,
+    MissingParameter,
+    construct,
+    options_of,
+    parameters,
+)
 from era_pricing.engine import Era
 from era_pricing.inventory import Inventory
 from era_pricing.predictors import LP, Predictor, Prior, find_predictor
@@ -30,12 +39,6 @@ if TYPE_CHECKING:
 
 SIDES: Final = ("algorithm", "predictor", "engine")
 """Who may have an option."""
-
-HISTORY: Final = "history"
-"""Parameter by which a predictor or an algorithm asks for the requests of the past."""
-
-GIVEN: Final = frozenset({HISTORY, "grid", "prior", "learned"})
-"""Parameters that are objects, which no text can stand for."""
 
 _T = TypeVar("_T")
 
@@ -137,10 +140,6 @@ def requests_of(bids: BidList, pool: Pool) -> tuple[Pool, Requests]:
 # Plug-ins and their options.
 
 
-Facts = Mapping[str, Callable[[], Any]]
-"""What plug-ins may ask for by the names of their parameters; made when asked for."""
-
-
 def _facts(
     mechanism: Mechanism,
     pool: Pool,
@@ -172,29 +171,16 @@ def _facts(
 
 
 def _create(name: str, plugin: type[_T], facts: Facts, options: dict[str, Any]) -> _T:
-    parameters = _parameters(plugin)
-    missing = [
-        key
-        for key, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty and key not in {*facts, *options}
-    ]
-    if HISTORY in missing:
-        raise SetupError(f"{name} learns from a history; give one with --history")
-    if missing:
-        raise SetupError(f"{name} needs {missing[0]}; give it with --set {missing[0]}=...")
     try:
-        given = {key: facts[key]() for key in parameters if key in facts and key not in options}
-        return plugin(**given, **options)
+        return construct(plugin, facts, options)
+    except MissingParameter as missing:
+        if missing.name == HISTORY:
+            raise SetupError(f"{name} learns from a history; give one with --history") from None
+        raise SetupError(
+            f"{name} needs {missing.name}; give it with --set {missing.name}=..."
+        ) from None
     except (TypeError, ValueError) as error:
         raise SetupError(f"{name}: {error}") from None
-
-
-def _parameters(plugin: type[Any]) -> dict[str, inspect.Parameter]:
-    if plugin.__init__ is object.__init__:
-        return {}
-    parameters = inspect.signature(plugin).parameters
-    positional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {key: p for key, p in parameters.items() if p.kind not in positional}
 
 
 def _options(
@@ -206,7 +192,7 @@ def _options(
         owners = _owners(name, algorithm, predictor)
         key = name.rpartition(".")[2]
         if not owners:
-            known = {*_parameters(algorithm), *_parameters(predictor), *_engine_options()} - GIVEN
+            known = {*options_of(algorithm), *options_of(predictor), *_engine_options()} - GIVEN
             raise SetupError(
                 f"neither {mechanism.algorithm} nor {mechanism.predictor} nor the engine has an "
                 f"option {name!r}; they have: {', '.join(sorted(known))}"
@@ -223,8 +209,8 @@ def _options(
 def _owners(name: str, algorithm: type[Any], predictor: type[Any]) -> list[str]:
     """Which of the sides has an option."""
     takes = {
-        "algorithm": _parameters(algorithm),
-        "predictor": _parameters(predictor),
+        "algorithm": parameters(algorithm),
+        "predictor": parameters(predictor),
         "engine": _engine_options(),
     }
     part, dot, key = name.rpartition(".")
@@ -237,8 +223,8 @@ def _engine_options() -> list[str]:
     """Parameters of the engine that a mechanism doesn't have under a name of its own."""
     return [
         name
-        for name, parameter in _parameters(Era).items()
-        if parameter.default is not inspect.Parameter.empty and name != "late_penalty"
+        for name, parameter in parameters(Era).items()
+        if parameter.default is not Parameter.empty and name != "late_penalty"
     ]
 
 

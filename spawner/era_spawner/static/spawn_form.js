@@ -1,11 +1,14 @@
 // @ts-check
 /** The spawn form at work: total, start and chart follow as the user types. */
 
+import { priceChart } from "../../../era_hub/client/chart.js";
 import {
-  cheapestStart, formatCredits, formatForInput, formatTime, priceChart,
+  cheapestStart, formatCredits, formatForInput, formatTime,
 } from "../../../era_hub/client/market.js";
 
+/** @typedef {import("../../../era_hub/client/chart.js").Forecast} Forecast */
 /** @typedef {import("../../../era_hub/client/market.js").Start} Start */
+/** @typedef {{title: string, prices: (number|null)[], forecast: Forecast|null}} Priced */
 
 /**
  * @typedef {object} FormData_
@@ -16,7 +19,7 @@ import {
  * @property {number} balance micro-credits
  * @property {number} margin the suggested limit over the price
  * @property {number|null} latest latest start to begin with, ms
- * @property {Record<string, {title: string, prices: (number|null)[]}>} configurations
+ * @property {Record<string, Priced>} configurations
  */
 
 /** @typedef {{text: string, run: () => void}} Action */
@@ -79,7 +82,8 @@ function setLatest(ms) {
 
 /** The choices as they stand, with the market's likely answers; null if hours are no number. */
 function consider() {
-  const prices = data.configurations[checked("configuration") ?? ""]?.prices ?? [];
+  const shown = data.configurations[checked("configuration") ?? ""];
+  const prices = shown?.prices ?? [];
   const duration = Number(hoursInput.value) * 3600;
   if (!(duration > 0)) return null;
   const now = clock();
@@ -90,7 +94,7 @@ function consider() {
   const search = (deadline) =>
     cheapestStart({ ...data, prices, now, duration, arrival: now, deadline });
   return {
-    now, prices, latest,
+    now, prices, forecast: shown?.forecast ?? null, latest,
     best: search(Math.max(latest ?? now, now) + length),
     atOnce: search(now + length),
     anytime: search(reach),
@@ -241,7 +245,7 @@ function update() {
   const poor = best && best.price > data.balance;
   setText("era-poor", poor ? `You have only ${formatCredits(data.balance)} credits.` : "");
   if (submit) submit.textContent = buttonText(reservation, affordable?.start, choice?.now);
-  drawChart(choice?.prices, best);
+  if (choice) drawChart(choice.prices, choice.forecast, best);
 }
 
 /**
@@ -256,14 +260,16 @@ function buttonText(reservation, start, now) {
 }
 
 /**
- * @param {(number|null)[]|undefined} prices
+ * @param {(number|null)[]} prices
+ * @param {Forecast|null} forecast
  * @param {Start|null|undefined} chosen
  */
-function drawChart(prices, chosen) {
-  if (!prices || fresh.disabled) return;
+function drawChart(prices, forecast, chosen) {
+  if (fresh.disabled) return;
   const { firstSlot, slot } = data;
   const host = find("era-chart", HTMLElement);
-  priceChart(host, { firstSlot, slot, prices, now: clock(), hours: 24, chosen: chosen ?? null });
+  const options = { firstSlot, slot, prices, forecast, now: clock(), hours: 24 };
+  priceChart(host, { ...options, chosen: chosen ?? null });
 }
 
 function send() {

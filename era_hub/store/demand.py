@@ -1,0 +1,50 @@
+"""What people asked for, kept so that a restart does not forget what was learned."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from era_pricing.predictors import SeenRequest
+
+from .tables import SeenBid
+
+KEPT = 8 * 7 * 86_400
+"""Seconds for which requests are kept: as long as the predictors remember them."""
+
+MOST = 20_000
+"""Most requests read back, the newest: a start must not take minutes."""
+
+
+class Demand:
+    """The requests decided in a pool, within the caller's transaction.
+
+    They hold sealed bids, so nothing here is for any API, and they do not say who bid.
+    """
+
+    def __init__(self, session: Session, pool: str, resource: str) -> None:
+        self.session = session
+        self.pool = pool
+        self.resource = resource
+
+    def remember(self, seen: SeenRequest) -> None:
+        """Keep a request that has been decided, and drop those that are too old."""
+        row = SeenBid(pool=self.pool, resource=self.resource)
+        for name in SeenRequest.__dataclass_fields__:
+            setattr(row, name, getattr(seen, name))
+        self.session.add(row)
+        old = SeenBid.submitted < seen.submitted - KEPT
+        self.session.execute(delete(SeenBid).filter_by(pool=self.pool).where(old))
+
+    def recall(self, now: int) -> list[SeenRequest]:
+        """The requests of the past weeks, in the order in which they were decided."""
+        query = (
+            select(SeenBid)
+            .filter_by(pool=self.pool, resource=self.resource)
+            .where(SeenBid.submitted >= now - KEPT)
+            .order_by(SeenBid.submitted.desc(), SeenBid.id.desc())
+            .limit(MOST)
+        )
+        names = SeenRequest.__dataclass_fields__
+        rows = list(self.session.scalars(query))
+        return [SeenRequest(**{name: getattr(row, name) for name in names}) for row in rows[::-1]]
