@@ -24,6 +24,7 @@ from era_hub.api import ROUTES
 from era_hub.app import EraHub
 from era_hub.clouds.local import LocalCloud
 from era_hub.pool import Pool
+from era_pricing.simulator import cli as era_sim_cli
 from era_spawner import EraLocalSpawner, EraSpawnerMixin
 from era_spawner.environment import gpu_environment
 
@@ -215,18 +216,45 @@ def test_every_command_and_option_is_explained(name: str, command: click.Command
     assert options_of(command) - set(re.findall(r"`(--[a-z-]+)`", text)) == set()
 
 
+def sim_commands(group: click.Group, name: str) -> Iterator[tuple[str, str, click.Command]]:
+    """Every command of `era-sim`, below the heading of its own or of its group."""
+    for key, command in group.commands.items():
+        if isinstance(command, click.Group):
+            for inner, each in command.commands.items():
+                yield f"{name} {key} {inner}", f"{name} {key}", each
+        else:
+            yield f"{name} {key}", f"{name} {key}", command
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "command"),
+    [pytest.param(*each, id=each[0]) for each in sim_commands(era_sim_cli.main, "era-sim")],
+)
+def test_every_command_and_option_of_the_simulator_is_explained(
+    name: str, heading: str, command: click.Command
+) -> None:
+    text = read(REFERENCE / "era-sim.md")
+    assert f"`{name}" in text
+    _, found, section = text.partition(f"### `{heading}`\n")
+    assert found
+    if heading != name:  # the others share options, each explained once
+        text = section.partition("\n## ")[0]
+    explained = set(re.findall(r"`(--?[a-z-]+)`", text))
+    assert options_of(command, short=True) - explained == set()
+
+
 def test_every_option_of_the_magic_is_explained() -> None:
     text = read(REFERENCE / "command-line.md")
     assert options_of(era_magic.command) - set(re.findall(r"`(--[a-z-]+)`", text)) == set()
 
 
-def options_of(command: click.Command) -> set[str]:
+def options_of(command: click.Command, short: bool = False) -> set[str]:
     return {
         option
         for parameter in command.params
         if isinstance(parameter, click.Option)
-        for option in parameter.opts
-        if option.startswith("--")
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if short or option.startswith("--")
     }
 
 

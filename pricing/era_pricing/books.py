@@ -138,6 +138,9 @@ class Books:
         if reservation != self.reservations[key]:
             self.reservations[key] = reservation
             self._moved[key] = None
+            # What had begun may have to begin again.
+            if reservation.movable(now) and key not in self._waiting:
+                self._wait(reservation)
             self.watch(reservation)
 
     def replace(self, reservation: Reservation, now: int) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import replace
 
+from era_pricing.bids import Alternative, Bid, Commitment
 from era_pricing.books import Books
 from era_pricing.moving import at_start, nearest, need_of, open_boundaries
 from era_pricing.placement import open_starts
 from era_pricing.plan import Span
-from era_pricing.reservations import Placement, Reservation
+from era_pricing.reservations import Placement, Reservation, Window
 
 Cost = Callable[[Placement, int], int | None]
 
@@ -169,3 +171,15 @@ class Commitments:
         for key, place in places.items():
             books.enter(replace(books.reservations[key], placements=(place,)), now)
             latest.change(books.reservations[key], now)
+
+
+def windows(bid: Bid, alternative: Alternative, end: int) -> tuple[Window, ...]:
+    """Where the requests may be moved to without losing value."""
+    if bid.commitment is Commitment.FIXED:
+        return ()
+    step = next(s for s in alternative.values if s.deadline is None or end <= s.deadline)
+    latest = math.inf if step.deadline is None else step.deadline
+    return tuple(
+        Window(request.arrival, int(min(request.deadline, latest)))
+        for request in alternative.requests
+    )

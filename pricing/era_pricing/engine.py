@@ -8,9 +8,9 @@ from enum import StrEnum
 
 from era_pricing.algorithms.base import Algorithm
 from era_pricing.arrays import IntArray
-from era_pricing.bids import Alternative, Bid, Commitment, ResourceRequest
+from era_pricing.bids import Bid, ResourceRequest
 from era_pricing.books import Books
-from era_pricing.commitments import Commitments
+from era_pricing.commitments import Commitments, windows
 from era_pricing.configurations import Configuration
 from era_pricing.extending import Extending, check
 from era_pricing.inventory import Inventory
@@ -28,12 +28,11 @@ from era_pricing.reservations import (
     Reservation,
     UnknownReservation,
     UpdateResult,
-    Window,
     apply_change,
     check_changes,
     refund,
 )
-from era_pricing.tariff import PricedResource
+from era_pricing.tariff import PricedResource, checked
 from era_pricing.timegrid import TimeGrid
 
 
@@ -70,7 +69,7 @@ class Era:
         Returns UTC seconds; asked when a method is called without `now`.
     late_penalty
         The rate of a slot that begins h hours from now is multiplied by
-        ``exp(late_penalty * h)``, which may raise it above the ceiling.
+        ``exp(late_penalty * h)``; a ceiling limits it, see `PricedResource.limited`.
     replan
         Whether jobs that have not begun are moved inside their windows to make room
         for a bid.
@@ -107,7 +106,7 @@ class Era:
         early_start: EarlyStart | str = EarlyStart.IDLE,
         chunk: int = 1,
     ) -> None:
-        priced = _checked(priced)
+        priced = checked(priced)
         if not (isinstance(late_penalty, int | float) and 0 <= late_penalty < math.inf):
             raise ValueError(f"late_penalty must be 0 or more per hour, got {late_penalty!r}")
         if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
@@ -120,7 +119,7 @@ class Era:
         self._quoter = Quoter(self._books, configurations, algorithm, priced, late_penalty, chunk)
         cheaper = self._early_start is EarlyStart.CHEAPER
         self._commitments = Commitments(self._books, self._quoter.cost if cheaper else None)
-        self._repair = Repair(self._books, self._start_early)
+        self._repair = Repair(self._books, self._start_early, chunk)
         self._extending = Extending(self._books, self._quoter, self._commitments)
         self._overruns = Overruns(self._books)
         self._news = News(self._books, algorithm, priced)
@@ -270,9 +269,10 @@ class Era:
         """Take in what the cloud observed.
 
         Terminated jobs are released, then capacity changes. Where less capacity
-        is left than promised, reservations that may be moved are moved, and those
-        for which there is no room are broken and refunded in full; what still fits is
-        kept.
+        is left than promised, reservations that may be moved are moved. Of a running
+        preemptible job what is left is moved, and a running flexible one begins again.
+        Those for which there is no room are broken and refunded in full; what still
+        fits is kept.
 
         Raises
         ------
@@ -280,7 +280,9 @@ class Era:
             If a capacity change is not valid; then nothing has changed.
         """
         check_changes(self._inventory, feedback.capacity)
-        now = self._advance(now)
+        # Nothing starts early before it is known what there is.
+        begins = self._move_on(now)
+        now = self._latest
         self._observation = feedback
         released: dict[str, int] = {}
         unknown: list[str] = []
@@ -289,14 +291,16 @@ class Era:
                 released[job_id] = self._release(job_id, now)
             except UnknownReservation:
                 unknown.append(job_id)
-        if released:
-            self._start_early(now)
         for change in feedback.capacity:
             apply_change(self._inventory, change)
         broken: dict[str, int] = {}
         if self._books.plan.refresh() or self._unchecked:
             self._unchecked = False
             broken = self._repair.run(now)
+        if begins:
+            self._begin_slot()
+        elif released:
+            self._start_early(now)
         self._overruns.check(now)
         return UpdateResult(
             released,
@@ -421,18 +425,27 @@ class Era:
 
     def _advance(self, now: int | None) -> int:
         """Move time on, and do what is due when a new slot has begun."""
+        if self._move_on(now):
+            self._begin_slot()
+        return self._latest
+
+    def _move_on(self, now: int | None) -> bool:
+        """Move time on; whether a new slot has begun."""
         self._latest = now = self._time(now)
         self._overruns.check(now)
         if self._books.latest is not None:
             self._books.latest.sync(now)
         slot = self.grid.index(now)
-        if slot > self._begun:
-            self._begun = slot
-            self._books.advance(slot, now)
-            self._inventory.drop_before(slot * self.grid.slot)
-            self._start_early(now)
-            self._news.slot_begins(now)
-        return now
+        if slot <= self._begun:
+            return False
+        self._begun = slot
+        self._books.advance(slot, now)
+        self._inventory.drop_before(slot * self.grid.slot)
+        return True
+
+    def _begin_slot(self) -> None:
+        self._start_early(self._latest)
+        self._news.slot_begins(self._latest)
 
     def _release(self, job_id: str, now: int) -> int:
         if job_id in self._overruns:
@@ -464,7 +477,7 @@ class Era:
             quote.placements,
             now,
             bid.commitment,
-            _windows(bid, alternative, quote.end),
+            windows(bid, alternative, quote.end),
             bid.overrun,
             quote.overrun_price,
         )
@@ -473,24 +486,3 @@ class Era:
 
 def _too_dear(price: int) -> str:
     return f"the cheapest start costs {price} micro-credits, more than the value"
-
-
-def _windows(bid: Bid, alternative: Alternative, end: int) -> tuple[Window, ...]:
-    """Where the requests may be moved to without losing value."""
-    if bid.commitment is Commitment.FIXED:
-        return ()
-    step = next(s for s in alternative.values if s.deadline is None or end <= s.deadline)
-    latest = math.inf if step.deadline is None else step.deadline
-    return tuple(
-        Window(request.arrival, int(min(request.deadline, latest)))
-        for request in alternative.requests
-    )
-
-
-def _checked(priced: Sequence[PricedResource]) -> tuple[PricedResource, ...]:
-    priced = tuple(priced)
-    if not priced:
-        raise ValueError("priced must name at least one resource")
-    if len({each.name for each in priced}) < len(priced):
-        raise ValueError("priced must name each resource once")
-    return priced

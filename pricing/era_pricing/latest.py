@@ -106,18 +106,13 @@ class LatestPlan:
         """Move time on."""
         if self.plan is None:
             return
-        begun = self.plan.begin_before(slot, self._places)
+        # As the slot goes on, what begins with it would lie in the past, too.
+        begun = self.plan.begin_before(slot + 1, self._places)
         self.plan.advance(slot)
         self.sync(now)
         for key in begun:
-            if self.plan is not None and key in self._places:
-                self.plan.remove(key)
-                place = self._last_place(self._books.reservations[key], now)
-                if place is None:
-                    self._copy(now)
-                    break
-                self._places[key] = place
-                self.plan.add(key, self._books.spans((place,)))
+            if key in self._places and not self._put_later(key, now):
+                break
         if self._stale and self._places:
             self._spread(now)
 
@@ -130,6 +125,8 @@ class LatestPlan:
             reservation = self._books.reservations[key]
             if reservation.start > now:
                 self._note(reservation)
+                if self._places[key].start <= now:
+                    self._put_later(key, now)
                 continue
             del self._places[key]
             self.plan.remove(key)
@@ -172,6 +169,18 @@ class LatestPlan:
         for key in order:
             self._put_off(key, now)
 
+    def _put_later(self, key: str, now: int) -> bool:
+        """Move what lies in the past but has not begun; False if all are in the plan's places."""
+        assert self.plan is not None
+        self.plan.remove(key)
+        place = self._last_place(self._books.reservations[key], now)
+        if place is None:
+            self._copy(now)
+            return False
+        self._places[key] = place
+        self.plan.add(key, self._books.spans((place,)))
+        return True
+
     def _put_off(self, key: str, now: int) -> None:
         assert self.plan is not None
         spans = self.plan.remove(key)
@@ -185,7 +194,8 @@ class LatestPlan:
     def _last_place(self, reservation: Reservation, now: int) -> Placement | None:
         assert self.plan is not None
         placement, books = reservation.placements[0], self._books
-        first, free = open_boundaries(books, self.plan, placement, reservation.windows[0], now)
+        # What has not begun by now begins later than now.
+        first, free = open_boundaries(books, self.plan, placement, reservation.windows[0], now + 1)
         if not len(free):
             return None
         start = (first + int(free[-1])) * self._grid_slot

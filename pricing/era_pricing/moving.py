@@ -1,8 +1,9 @@
-"""Where a placement that has not begun can be put instead."""
+"""Where a placement, or what is left of it, can be put instead."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,18 @@ def moved(books: Books, placement: Placement, start: int, assignment: Assignment
     return Placement(start, end, prices, shares, placement.request)
 
 
+def cut(grid: TimeGrid, placement: Placement, at: int) -> tuple[Placement, Placement]:
+    """The placement before and from a moment inside it, with the price of each part."""
+    before, after = grid.segments(placement.start, at), grid.segments(at, placement.end)
+    old = grid.segments(placement.start, placement.end)
+    prices = recut(placement.slot_prices, old, np.concatenate((before, after[1:])))
+    count = len(before) - 1
+    return (
+        replace(placement, end=at, slot_prices=prices[:count]),
+        replace(placement, start=at, slot_prices=prices[count:]),
+    )
+
+
 def at_start(books: Books, plan: Plan, placement: Placement, start: int) -> Placement | None:
     """The placement at one start, on whatever nodes have room; None if none has."""
     grid, end = books.grid, start + placement.end - placement.start
@@ -90,6 +103,54 @@ def open_boundaries(
     for low, high in taken:
         fits[max(low - slots + 1 - first, 0) : max(high - first, 0)] = False
     return first, np.flatnonzero(fits)
+
+
+def in_chunks(
+    books: Books,
+    plan: Plan,
+    placement: Placement,
+    window: Window,
+    now: int,
+    taken: Iterable[tuple[int, int]],
+    chunk: int,
+) -> tuple[Placement, ...]:
+    """A placement in chunks of at least `chunk` slots, as early as they go; empty if they don't.
+
+    What is left over for the last chunk may be shorter. Other parameters as in
+    `open_boundaries`.
+    """
+    grid, seconds = books.grid, placement.end - placement.start
+    length = min(chunk, grid.slots_for(seconds)) * grid.slot
+    probe = replace(placement, end=placement.start + length)
+    first, free = open_boundaries(books, plan, probe, window, now, taken)
+    found: list[Placement] = []
+    rest, left = placement, True
+    for boundary in free.tolist():
+        start = (first + boundary) * grid.slot
+        if found and start < found[-1].end:
+            continue
+        piece, left = rest, rest.end - rest.start > length
+        if left:
+            piece, rest = cut(grid, rest, rest.start + length)
+        there = at_start(books, plan, piece, start)
+        assert there is not None
+        found.append(there)
+        if not left:
+            break
+    return () if left else joined(found)
+
+
+def joined(placements: Iterable[Placement]) -> tuple[Placement, ...]:
+    """Placements of one request in the order of time, neighbours on the same nodes as one."""
+    found: list[Placement] = []
+    for each in sorted(placements, key=lambda placement: placement.start):
+        last = found[-1] if found else None
+        if last is not None and last.end == each.start and last.shares == each.shares:
+            prices = (*last.slot_prices, *each.slot_prices)
+            found[-1] = replace(last, end=each.end, slot_prices=prices)
+        else:
+            found.append(each)
+    return tuple(found)
 
 
 def nearest(grid: TimeGrid, first: int, free: IntArray, start: int) -> int:

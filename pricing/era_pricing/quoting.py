@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from era_pricing.algorithms.base import Algorithm, Market
-from era_pricing.arrays import IntArray, rounded_up
+from era_pricing.arrays import FloatArray, IntArray
 from era_pricing.bids import Alternative, Bid, BidError, Commitment, ResourceRequest
 from era_pricing.books import Books
 from era_pricing.chunks import Chunks
@@ -31,10 +31,11 @@ from era_pricing.reservations import EMPTY, Menu, Placement, Quote, last_of
 from era_pricing.tariff import PricedResource, Tariff, candidate_starts
 from era_pricing.timegrid import HOUR, TimeGrid
 
-_LARGEST = float(2**60)
-
 _FEW = 512
 """Starts that are looked at before all others where only the earliest is on the menu."""
+
+_PRICED = 64
+"""Most units of a bundle that are forecast one by one."""
 
 
 class Quoter:
@@ -112,10 +113,14 @@ class Quoter:
             found[:, low - first : high - first] = 0
         for name, units in need.priced.items() if low < high else ():
             market = self.market(name, low, high - low, now)
-            left = np.maximum(market.free - units, 0)
+            # As in `Predictor.cost`: each unit at the price it leaves behind; of very many
+            # units, such as bytes, only some stand for all.
+            parts = min(units, _PRICED)
+            gone = (np.arange(parts) + 0.5) * units / parts + 0.5
+            left = np.maximum(market.free[:, None] - gone, 0)
             limits = (market.price_floor, market.price_ceiling)
-            each = market.predictor.forecast(market.times, now, left, *limits)
-            band = np.stack((each.expected, each.low, each.high))
+            each = market.predictor.forecast(market.times[:, None], now, left, *limits)
+            band = np.stack((each.expected, each.low, each.high)).mean(axis=2)
             found[:, low - first : high - first] += units * band
         return Forecast(*found)
 
@@ -344,18 +349,17 @@ class Quoter:
             if rates.shape != (count,) or rates.dtype != np.int64:
                 raise TypeError(f"rates of {self._algorithm.name} must be {count} 64-bit integers")
             sold &= rates >= 0
-            rates = np.maximum(rates, units * priced.price_floor)
-            if priced.price_ceiling is not None:
-                rates = np.minimum(rates, units * priced.price_ceiling)
-            if self._late_penalty:
-                # After the ceiling: a limit on the sum of what rises by unit would make
-                # it pay to split a request.
-                hours = np.maximum(market.times - now, 0) / HOUR
-                late = np.exp(np.minimum(self._late_penalty * hours, 40.0))
-                rates = rounded_up(np.minimum(rates * late, _LARGEST))
-            rates = np.minimum(rates, 2**60)
+            rates = priced.limited(rates, units, self._late(market))
             total = rates if total is None else total + rates
         return np.zeros(count, dtype=np.int64) if total is None else total, sold
+
+    def _late(self, market: Market) -> FloatArray | None:
+        """By what factor each slot is dearer for its lateness; None without a penalty."""
+        if not self._late_penalty:
+            return None
+        hours = np.maximum(market.times - market.now, 0) / HOUR
+        late: FloatArray = np.exp(np.minimum(self._late_penalty * hours, 40.0))
+        return late
 
     def _slots(self, need: Need, first: int, count: int, now: int) -> Tariff:
         """The tariff of slots that are each looked at by itself."""

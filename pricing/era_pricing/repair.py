@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from era_pricing.bids import Commitment
 from era_pricing.books import Books
-from era_pricing.moving import at_start, moved, need_of, open_boundaries
-from era_pricing.placement import BoolArray, assign
+from era_pricing.moving import at_start, cut, in_chunks, open_boundaries
+from era_pricing.placement import BoolArray
 from era_pricing.plan import Span
 from era_pricing.reservations import Placement, Reservation
+
+_STAYS, _BEGAN, _BEGAN_IN_PARTS, _WAITS = range(4)
+"""What keeps its start; what is running and would have to begin again, or could go on
+elsewhere; what has not begun. In this order they find a place."""
+
+Slots = Sequence[tuple[int, int]]
+"""Slots [first, end) that a placement must not touch."""
 
 Found = dict[str, Reservation | None]
 """What becomes of reservations, by job id; None if there is no place for one."""
@@ -26,20 +34,24 @@ class Repair:
         The reservations and their plan.
     start_early
         Starts what may be started at a time, which makes room elsewhere.
+    chunk
+        Least length in slots of the chunks into which preemptible jobs are split.
     """
 
-    def __init__(self, books: Books, start_early: Callable[[int], None]) -> None:
+    def __init__(self, books: Books, start_early: Callable[[int], None], chunk: int) -> None:
         self._books = books
         self._grid = books.grid
         self._start_early = start_early
+        self._chunk = chunk
 
     def run(self, now: int) -> dict[str, int]:
         """Move what lies where more is promised than there is, and strike out the rest.
 
-        What keeps its start is placed first, then what may be moved, each in the order
-        in which it was made. If that leaves anything out, everything that may be moved
-        in the whole plan gives way to what keeps its start; the way that leaves out
-        less is taken. What is struck out would not fit besides what stays.
+        What keeps its start is placed first, then what is running and may begin again,
+        then what may be moved, each in the order in which it was made. If that leaves
+        anything out, everything that may be moved in the whole plan gives way to what
+        keeps its start; the way that leaves out less is taken. What is struck out would
+        not fit besides what stays.
 
         Returns
         -------
@@ -51,7 +63,7 @@ class Repair:
         hit = self._overloaded(now)
         for reservation in hit:
             books.plan.remove(reservation.job_id)
-        order = sorted(hit, key=lambda reservation: bool(reservation.movable(now)))
+        order = sorted(hit, key=lambda reservation: _rank(reservation, now))
         found = self._arrange(order, now)
         if None in found.values():
             found = self._everything(hit, found, now)
@@ -76,10 +88,13 @@ class Repair:
             return found
         for reservation in others:
             books.plan.remove(reservation.job_id)
-        firm = [each for each in hit if not each.movable(now)]
-        loose = [each for each in (*hit, *others) if each.movable(now)]
-        loose.sort(key=lambda each: max(window.deadline for window in each.windows))
-        again = self._arrange([*firm, *loose], now)
+
+        def urgency(each: Reservation) -> tuple[int, int]:
+            rank = _rank(each, now)
+            late = max(window.deadline for window in each.windows) if rank == _WAITS else 0
+            return rank, late
+
+        again = self._arrange(sorted((*hit, *others), key=urgency), now)
         if _left_out(again) < _left_out(found) and all(again[r.job_id] for r in others):
             return again
         for reservation in others:
@@ -141,42 +156,97 @@ class Repair:
         with self._books.plan.trial() as trial:
             for number, placement in enumerate(reservation.placements):
                 others = [*placed, *reservation.placements[number + 1 :]]
-                found = self._fit(reservation, placement, others, now)
-                if found is None:
+                taken = [
+                    self._books.span(p)[:2]
+                    for p in others
+                    if p.request == placement.request and p.end > now
+                ]
+                found = self._fit(reservation, placement, taken, now)
+                if not found:
                     return None
-                placed.append(found)
-                if found.end > now:
-                    trial.add(self._books.spans((found,)))
+                placed.extend(found)
+                trial.add(self._books.spans([p for p in found if p.end > now]))
+        if len(placed) > len(reservation.placements):
+            placed.sort(key=lambda placement: (placement.request, placement.start))
         return replace(reservation, placements=tuple(placed))
 
     def _fit(
+        self, reservation: Reservation, placement: Placement, taken: Slots, now: int
+    ) -> tuple[Placement, ...]:
+        """Where a placement can be: where it is, or elsewhere; empty if nowhere.
+
+        Of a job that is running and can be stopped, what is done stays where it is, and what
+        is left goes elsewhere. One that can't be stopped begins again.
+        """
+        if placement.end <= now:
+            return (placement,)
+        books, plan = self._books, self._books.plan
+        if plan.fits(books.span(placement)):
+            return (placement,)
+        if placement.start > now:
+            return self._elsewhere(reservation, placement, placement.start, taken, now)
+        if not reservation.windows:
+            return ()
+        if reservation.commitment is not Commitment.PREEMPTIBLE:
+            return self._elsewhere(reservation, placement, now, taken, now)
+        until = self._lasts(placement, now)
+        if until <= placement.start:
+            return self._elsewhere(reservation, placement, now, taken, now)
+        done, rest = cut(self._grid, placement, until)
+        if until > now:
+            taken = [*taken, books.span(done)[:2]]
+        found = self._elsewhere(reservation, rest, until, taken, now)
+        return (done, *found) if found else ()
+
+    def _lasts(self, placement: Placement, now: int) -> int:
+        """Until when a running placement keeps its capacity, UTC seconds."""
+        span, plan, slot = self._books.span(placement), self._books.plan, self._grid.slot
+        running = self._grid.index(now)
+        for each in range(running, span.end):
+            if not plan.fits(span._replace(first=each, end=each + 1)):
+                return max(each * slot, now)
+        return placement.end
+
+    def _elsewhere(
         self,
         reservation: Reservation,
         placement: Placement,
-        others: Iterable[Placement],
+        first: int,
+        taken: Slots,
         now: int,
-    ) -> Placement | None:
-        """Where a placement can be: where it is, on other nodes, at another time; else None."""
-        if placement.end <= now:
-            return placement
+    ) -> tuple[Placement, ...]:
+        """A placement on other nodes from `first` on, or at another time; empty if nowhere."""
         books, plan = self._books, self._books.plan
-        span = books.span(placement)
-        if plan.fits(span):
-            return placement
-        if placement.start <= now:
-            return None
-        assignment = assign(plan.free(span.first, span.end - span.first), need_of(books, placement))
-        if assignment is not None:
-            return moved(books, placement, placement.start, assignment)
-        if not reservation.windows:
-            return None
-        taken = [books.span(p)[:2] for p in others if p.request == placement.request]
-        window = reservation.windows[placement.request]
-        first, free = open_boundaries(books, plan, placement, window, now, taken)
-        if not len(free):
-            return None
-        return at_start(books, plan, placement, (first + int(free[0])) * self._grid.slot)
+        window = reservation.windows[placement.request] if reservation.windows else None
+        end = first + placement.end - placement.start
+        if window is None or end <= max(window.deadline, placement.end):
+            there = at_start(books, plan, placement, first)
+            if there is not None and not self._touches(there, taken):
+                return (there,)
+        if window is None:
+            return ()
+        boundary, free = open_boundaries(books, plan, placement, window, now, taken)
+        if len(free):
+            at = at_start(books, plan, placement, (boundary + int(free[0])) * self._grid.slot)
+            return () if at is None else (at,)
+        if reservation.commitment is not Commitment.PREEMPTIBLE:
+            return ()
+        return in_chunks(books, plan, placement, window, now, taken, self._chunk)
+
+    def _touches(self, placement: Placement, taken: Slots) -> bool:
+        """Whether a placement shares a slot with another one of the same request."""
+        span = self._books.span(placement)
+        return any(span.first < end and first < span.end for first, end in taken)
 
 
 def _left_out(found: Found) -> int:
     return sum(place is None for place in found.values())
+
+
+def _rank(reservation: Reservation, now: int) -> int:
+    if not reservation.windows:
+        return _STAYS
+    if not any(p.start <= now < p.end for p in reservation.placements):
+        return _WAITS
+    in_parts = reservation.commitment is Commitment.PREEMPTIBLE
+    return _BEGAN_IN_PARTS if in_parts else _BEGAN

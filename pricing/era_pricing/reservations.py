@@ -106,7 +106,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Window:
-    """Where a request may be moved to as long as it has not begun, UTC seconds.
+    """Where a request may be moved to until it begins, or if its capacity is lost, UTC seconds.
 
     Attributes
     ----------
@@ -412,7 +412,8 @@ class UpdateResult:
         Refund for each overrun that ended since the last update: the part of its
         price for the time it did not get.
     moved
-        Reservations that have been moved since the last update, as they are now.
+        Reservations that have been moved since the last update, as they are now. One
+        that was running may have been stopped: what should run, the allocation says.
     """
 
     released: Mapping[str, int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -9,9 +10,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from era_pricing.arrays import IntArray
+from era_pricing.arrays import FloatArray, IntArray, rounded_up
 from era_pricing.predictors.base import Predictor
 from era_pricing.timegrid import HOUR, TimeGrid
+
+_LARGEST = 2**60
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class PricedResource:
     predictor
         Forecast of demand that the algorithm may ask.
     price_ceiling
-        Greatest price of a unit, micro-credits per hour, before a penalty for late
-        starts; None for no limit.
+        Greatest price of a unit, micro-credits per hour, whatever its slot; None for no
+        limit.
 
     Raises
     ------
@@ -57,6 +60,50 @@ class PricedResource:
                 f"price_ceiling must be at least the price_floor ({self.price_floor}), "
                 f"got {self.price_ceiling}"
             )
+
+    def limited(self, rates: IntArray, units: int, late: FloatArray | None) -> IntArray:
+        """What `units` units cost, once floor, ceiling and the penalty have been applied.
+
+        Parameters
+        ----------
+        rates : IntArray, shape (n,)
+            What the algorithm says they cost together in each slot, micro-credits per hour.
+        units
+            How many.
+        late : FloatArray, shape (n,), or None
+            Factors of the penalty for late slots, 1 or more.
+
+        Notes
+        -----
+        Without a ceiling c the rate is multiplied by the factor. With one, a unit at the
+        floor costs the factor times as much, at most c; a unit at the ceiling costs c;
+        and between them the new price is a straight line in the old one. So no unit costs
+        more than c, nor more than the factor times as much. Cutting the product off at c
+        would do that for one unit, but only the sum over units is known here, and a limit
+        on their sum would make it pay to split a request. A straight line keeps sums.
+        """
+        least, most = units * self.price_floor, _LARGEST
+        if self.price_ceiling is not None:
+            most = units * self.price_ceiling
+        rates = np.minimum(np.maximum(rates, least), most)
+        if late is None:
+            return rates
+        if self.price_ceiling is None:
+            return rounded_up(np.minimum(rates * late, float(_LARGEST)))
+        lowest = np.minimum(self.price_floor * late, self.price_ceiling)
+        range_ = max(self.price_ceiling - self.price_floor, 1)
+        share = (self.price_ceiling - lowest) / range_
+        return np.minimum(rounded_up(units * lowest + (rates - least) * share), most)
+
+
+def checked(priced: Sequence[PricedResource]) -> tuple[PricedResource, ...]:
+    """The priced resources, if there are any and none is named twice."""
+    priced = tuple(priced)
+    if not priced:
+        raise ValueError("priced must name at least one resource")
+    if len({each.name for each in priced}) < len(priced):
+        raise ValueError("priced must name each resource once")
+    return priced
 
 
 def candidate_starts(grid: TimeGrid, earliest: int, deadline: int, slots: int) -> IntArray:

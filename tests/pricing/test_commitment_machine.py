@@ -70,6 +70,7 @@ class Market(RuleBasedStateMachine):
         self.made = 0
         self.model: dict[str, Job] = {}
         self.changes: list[tuple[str, int, int | None, int]] = []
+        self.losing = False  # whether capacity may just have been lost
 
     @initialize(
         pool=st.sampled_from(sorted(POOLS)),
@@ -153,23 +154,40 @@ class Market(RuleBasedStateMachine):
     def check_moved(self, job, new):
         old = job.reservation
         assert new.price == old.price
-        assert len(new.placements) == len(old.placements)
-        for before, after in zip(old.placements, new.placements, strict=True):
-            assert after.configurations == before.configurations
-            assert after.end - after.start == before.end - before.start
-            assert sum(after.slot_prices) == sum(before.slot_prices)
-            if before.start < self.now:
-                assert after == before
-            elif old.commitment is Commitment.FIXED:
-                assert after.start == before.start
-            else:
-                window = new.windows[after.request]
-                assert max(window.arrival, 0) <= after.start
-                assert after.end <= window.deadline
-                assert after.start >= self.now or after.start == before.start
-        for request in {p.request for p in new.placements}:
-            times = sorted((p.start, p.end) for p in new.placements if p.request == request)
+        assert len(new.placements) == len(old.placements) or self.losing
+        for number in {p.request for p in old.placements}:
+            before = [p for p in old.placements if p.request == number]
+            after = [p for p in new.placements if p.request == number]
+            assert {str(p.configurations) for p in after} == {str(before[0].configurations)}
+            for total in (lambda p: p.end - p.start, lambda p: sum(p.slot_prices)):
+                assert sum(map(total, after)) == sum(map(total, before))
+            times = sorted((p.start, p.end) for p in after)
             assert all(a[1] <= b[0] for a, b in pairwise(times))
+            if old.commitment is Commitment.FIXED:
+                assert times == sorted((p.start, p.end) for p in before)
+            else:
+                window = new.windows[number]
+                for p in after:
+                    kept = any(p.start == q.start and p.end <= q.end for q in before)
+                    assert kept or max(window.arrival, self.now) <= p.start
+                    assert p.end <= window.deadline
+            for p in before:
+                if p.start < self.now:
+                    self.check_begun(old.commitment, p, after)
+
+    def check_begun(self, commitment, placement, after):
+        """What is done stays; only on lost capacity the rest may go elsewhere."""
+        if placement in after:
+            return
+        assert self.losing
+        assert placement.end > self.now
+        assert commitment is not Commitment.FIXED
+        if commitment is Commitment.FLEXIBLE:
+            assert after[0].start >= self.now
+            return
+        (done,) = [p for p in after if p.start == placement.start]
+        assert done.shares == placement.shares
+        assert self.now <= done.end < placement.end
 
     # What people and the cloud do.
 
@@ -393,7 +411,9 @@ class Market(RuleBasedStateMachine):
             assert refund == job.reservation.price
             job.refunded += refund
             job.over = True
+        self.losing = True
         self.sync()
+        self.losing = False
         for job_id in result.broken:
             self.check_lost(self.model[job_id].reservation)
         moved = {r.job_id: r for r in result.moved}
@@ -408,14 +428,25 @@ class Market(RuleBasedStateMachine):
         share = placement.shares[0]
         if share.count > 1:
             return
+        units = BUNDLES[share.configuration]
         first, end = max(placement.start, self.now) // SLOT, -(-placement.end // SLOT)
-        nodes = self.nodes if placement.start > self.now else [share.node]
-        for node in nodes:
-            assert any(
-                self.room(node, slot, resource) < units
-                for slot in range(first, end)
-                for resource, units in BUNDLES[share.configuration].items()
-            )
+        for node in self.nodes if placement.start > self.now else [share.node]:
+            assert not self.has_room(node, first, end, units)
+        if reservation.windows:
+            window, slots = reservation.windows[0], (placement.end - placement.start) // SLOT
+            first = -(-max(window.arrival, self.now) // SLOT)
+            last = min(window.deadline // SLOT, self.now // SLOT + SLOTS) - slots
+            for start in range(first, last + 1):
+                for node in self.nodes:
+                    assert not self.has_room(node, start, start + slots, units)
+
+    def has_room(self, node, first, end, units):
+        """Whether units are free on a node throughout some slots."""
+        return all(
+            self.room(node, slot, resource) >= number
+            for slot in range(first, end)
+            for resource, number in units.items()
+        )
 
     # What must always hold.
 

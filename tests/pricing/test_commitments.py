@@ -150,6 +150,31 @@ def test_a_job_is_not_moved_past_the_deadline_for_which_it_paid():
     assert not era.quote(ask("gpu", HOUR, 4 * HOUR, 5 * HOUR, 2)).feasible
 
 
+def test_nothing_is_moved_to_a_start_that_has_passed():
+    nodes = {"a": {GPU: 3}, "b": {GPU: 2}}
+    grid = TimeGrid(10, 200)
+    era = build(nodes=nodes, grid=grid, algorithm=FirstFit(), early_start="never")
+
+    def make(job_id, count, duration, arrival, deadline, commitment, now):
+        request = ask("gpu", duration, arrival, deadline, count)
+        before = {r.job_id: r.start for r in era.reservations(now)}
+        era.make_reservation(job_id, Bid.of(request, RICH, commitment), now)
+        for each in era.reservations(now):
+            start = before.get(each.job_id, now)
+            assert each.start >= now or each.start == start
+
+    for number in range(4):
+        arrival = 5 + 5 * number
+        make(f"a-{number}", 1 + number % 3, 20, arrival, arrival + 60, FLEXIBLE, 5)
+    make("b", 2, 20, 5, 30, FIXED, 5)
+    for number in range(2):
+        arrival = 8 + 5 * number
+        make(f"c-{number}", 1 + number, 20, arrival, arrival + 37, FLEXIBLE, 8)
+    make("d", 1, 40, 29, 100, FIXED, 8)
+    era.forget("d")
+    make("e", 2, 20, 45, 70, FIXED, 32)
+
+
 jobs = st.lists(
     st.tuples(
         st.integers(1, 3),  # hours
@@ -387,6 +412,127 @@ def test_a_chunk_moves_away_from_lost_capacity_and_not_onto_another_one():
     assert result.broken == {}
     starts = sorted(p.start // HOUR for p in era.reservations()[0].placements)
     assert starts == [0, 1, 4]
+
+
+def pieces(era, job_id="job"):
+    """Start and end of each placement in hours, and its nodes."""
+    found = next(r for r in era.reservations() if r.job_id == job_id)
+    return [(p.start / HOUR, p.end / HOUR, *p.nodes) for p in found.placements]
+
+
+def lose(era, first, last, left=0, node=None, now=0.0):
+    """Take capacity away from hour `first` to hour `last`."""
+    loss = change(int(first * HOUR), int(last * HOUR), left, node)
+    return era.update(Feedback(capacity=[loss]), now=int(now * HOUR))
+
+
+def test_what_is_left_of_a_running_preemptible_job_moves_and_what_is_done_stays():
+    era = build(predictor=Prior(840, 0), early_start="never")
+    told = book(era, "job", 4, 0, 20, count=2, commitment=PREEMPTIBLE)
+    assert pieces(era) == [(0, 4, "pool")]
+    result = lose(era, 1, 3, now=1.5)
+    assert result.broken == {}
+    assert pieces(era) == [(0, 1.5, "pool"), (3, 5.5, "pool")]
+    assert result.moved == era.reservations()
+    now = result.moved[0]
+    assert (now.price, sum(now.slot_prices)) == (told.price, told.price)
+    assert list(era.promised(2 * HOUR, 5)) == [0, 2, 2, 2, 0]
+    assert era.get_current_allocation(now=int(1.5 * HOUR)) == {}
+    assert sorted(era.get_current_allocation(now=3 * HOUR)) == ["job"]
+    again = build(predictor=Prior(840, 0))
+    again.restore(era.reservations(), now=int(1.5 * HOUR))
+    assert list(again.promised(2 * HOUR, 5)) == [0, 2, 2, 2, 0]
+
+
+def test_a_preemptible_job_goes_on_at_once_where_another_node_has_room():
+    era = build(nodes={"a": {GPU: 4}, "b": {GPU: 4}}, predictor=Prior(840, 0), early_start="never")
+    book(era, "job", 2, 0, 9, count=2, commitment=PREEMPTIBLE)
+    assert lose(era, 0.5, 9, node="a", now=0.5).broken == {}
+    assert pieces(era) == [(0, 0.5, "a"), (0.5, 2, "b")]
+
+
+def test_a_preemptible_job_goes_on_until_the_capacity_is_lost():
+    era = build(predictor=Prior(840, 0), early_start="never")
+    book(era, "job", 4, 0, 20, commitment=PREEMPTIBLE)
+    assert lose(era, 2, 5, now=0.5).broken == {}
+    assert pieces(era) == [(0, 2, "pool"), (5, 7, "pool")]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [(1, [(0, 1), (3, 4), (5, 7)]), (2, [(0, 1), (5, 7), (8, 9)]), (9, None)],
+)
+def test_what_is_left_is_split_where_it_does_not_fit_in_one_piece(chunk, expected):
+    era = build(predictor=Prior(840, 0), early_start="never", chunk=chunk)
+    job = book(era, "job", 4, 0, 10, commitment=PREEMPTIBLE)
+    for hour in (4, 7):
+        book(era, f"notebook-{hour}", 1, hour, hour + 1, count=4, commitment=FIXED)
+    result = lose(era, 1, 3, now=1)
+    if expected is None:
+        assert result.broken == {"job": job.price}
+    else:
+        assert result.broken == {}
+        assert pieces(era) == [(*each, "pool") for each in expected]
+    assert max(era.promised(0, 12)) <= 4
+
+
+def test_a_running_flexible_job_begins_again_and_pays_no_more():
+    era = build(predictor=Prior(840, 0), early_start="never")
+    told = book(era, "job", 3, 0, 9, count=2)
+    result = lose(era, 1, 3, left=1, now=1.5)
+    assert result.broken == {}
+    assert pieces(era) == [(3, 6, "pool")]
+    now = era.reservations()[0]
+    assert (now.price, now.slot_prices) == (told.price, told.slot_prices)
+    assert era.get_current_allocation(now=2 * HOUR) == {}
+    assert era.cancel("job", now=2 * HOUR) == told.price  # it has had nothing
+
+
+def test_a_running_flexible_job_begins_again_at_once_on_another_node():
+    era = build(nodes={"a": {GPU: 4}, "b": {GPU: 4}}, predictor=Prior(840, 0))
+    book(era, "job", 2, 0, 9, count=2)
+    assert lose(era, 0.5, 9, node="a", now=0.5).broken == {}
+    assert pieces(era) == [(0.5, 2.5, "b")]
+
+
+def test_nothing_starts_early_where_capacity_has_just_been_lost():
+    era = build(predictor=hourly(6, 6, 6, 0))
+    book(era, "job", 1, 1, 20)
+    assert plan(era) == {"job": 3}
+    result = lose(era, 1, 3, now=1)
+    assert (result.moved, result.broken, plan(era)) == ((), {}, {"job": 3})
+
+
+@pytest.mark.parametrize("commitment", [FIXED, FLEXIBLE, PREEMPTIBLE])
+def test_a_running_job_without_time_to_begin_again_is_broken(commitment):
+    era = build(predictor=Prior(840, 0))
+    told = book(era, "job", 3, 0, 4, commitment=commitment)
+    assert lose(era, 1, 3, now=1).broken == {"job": told.price}
+    assert era.reservations() == ()
+
+
+def test_a_job_that_began_again_may_be_moved_and_broken_again():
+    era = build(predictor=Prior(840, 0), early_start="never")
+    told = book(era, "job", 2, 0, 7)
+    lose(era, 1, 3, now=1)
+    book(era, "notebook", 1, 3, 4, count=4, commitment=FIXED, now=HOUR)
+    assert pieces(era) == [(4, 6, "pool")]  # it has not begun, so it makes room
+    lose(era, 4, 5, now=4.5)
+    assert pieces(era) == [(5, 7, "pool")]
+    assert lose(era, 5, 6, now=5.5).broken == {"job": told.price}
+
+
+def test_who_can_begin_again_gives_way_to_who_cannot():
+    era = build(predictor=Prior(840, 0), early_start="never")
+    book(era, "parts", 3, 0, 9, commitment=PREEMPTIBLE)
+    book(era, "job", 3, 0, 9)
+    book(era, "notebook", 3, 0, 3, commitment=FIXED)
+    assert lose(era, 1, 3, left=2, now=1).broken == {}
+    assert pieces(era, "parts") == [(0, 1, "pool"), (3, 5, "pool")]
+    assert pieces(era, "job") == [(0, 3, "pool")]
+    assert lose(era, 1, 3, left=1, now=2).broken == {}
+    assert pieces(era, "job") == [(3, 6, "pool")]
+    assert pieces(era, "notebook") == [(0, 3, "pool")]
 
 
 def test_a_notebook_that_has_not_begun_moves_to_another_node():

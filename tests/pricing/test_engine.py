@@ -24,6 +24,7 @@ from era_pricing import (
     TimeGrid,
     UnknownReservation,
 )
+from era_pricing.algorithms import OnDemand
 from tests.pricing.small_pool import GPU, HOUR, RICH, ask, change, held
 
 
@@ -473,6 +474,19 @@ def test_a_late_penalty_is_part_of_the_price_and_favours_the_early_start(make_er
     assert list(quote.prices) == [math.ceil(100 * math.exp(0.5 * h)) for h in range(4)]
 
 
+def test_a_late_penalty_takes_no_unit_over_the_ceiling(make_era):
+    """Units at 420 and 560 of a ceiling of 700; the floor doubles in an hour, to 280."""
+    late = {"price_floor": 140, "price_ceiling": 700, "late_penalty": math.log(2)}
+    era = make_era(**late)
+    # What lies 280 above a floor of 140 lies 210 above one of 280, and 420 lies 315 above it.
+    expected = [420 + 560, (280 + 210) + (280 + 315), (560 + 70) + (560 + 105), 1400, 1400]
+    assert list(era.prices("two", 0, 5)) == expected
+    assert list(make_era(**{**late, "price_floor": 700}).prices("two", 0, 2)) == [1400, 1400]
+    on_demand = make_era(**late, algorithm=OnDemand(700))
+    long = Bid.of(ask("gpu", 4 * HOUR, 0, 4 * HOUR), 4 * 700)
+    assert on_demand.make_reservation("a", long).price == 4 * 700
+
+
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
@@ -566,8 +580,9 @@ def test_a_configuration_may_not_be_called_like_another_bundle(make_era):
 def test_the_forecast_is_what_a_bundle_will_cost_with_a_band(make_era):
     era = make_era(predictor=Prior(840, 6, uncertainty=0.3))
     found = era.forecast("two", 0, 51, now=HOUR)
-    # 1 - 2 / 6 of 840 for each of two units, once two of the four are gone.
-    assert found.expected[1] == pytest.approx(2 * 560)
+    # Of 840, 1 - 3 / 6 for the first of four units and 1 - 2 / 6 for the second.
+    assert found.expected[1] == pytest.approx(420 + 560)
+    assert found.expected[1] == pytest.approx(era.prices("two", HOUR, 1, now=HOUR)[0])
     assert (found.low[1:49] < found.expected[1:49]).all()
     assert (found.expected[1:49] < found.high[1:49]).all()
     assert np.isnan(found.expected[[0, 49, 50]]).all()

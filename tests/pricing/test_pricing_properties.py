@@ -53,7 +53,9 @@ CONFIGURATIONS = [
 
 
 @st.composite
-def pools(draw, algorithms=tuple(ALGORITHMS), ceilings=(None, None, 500)):
+def pools(
+    draw, algorithms=tuple(ALGORITHMS), ceilings=(None, 150, 500), penalties=(0.0, 0.05, 1.0)
+):
     """A pool of 6 GPUs with some promises, of which some may be moved."""
     name = draw(st.sampled_from(algorithms))
     nodes = draw(st.sampled_from(SHAPES))
@@ -68,7 +70,7 @@ def pools(draw, algorithms=tuple(ALGORITHMS), ceilings=(None, None, 500)):
             PricedResource(GPU, 13, Prior(997, 7, profile), ceiling),
             PricedResource("cpu", 1, Prior(2, 9000)),
         ],
-        late_penalty=draw(st.sampled_from([0.0, 0.0, 0.05])),
+        late_penalty=draw(st.sampled_from(penalties)),
         replan=draw(st.booleans()),
         chunk=draw(st.integers(1, 3)),
     )
@@ -185,6 +187,25 @@ def test_splitting_a_request_never_pays(era, name, parts, arrival, commitment):
     # Each part may have others moved anew, and so get room where the whole had none.
     if together < float("inf") or era.reservations()[: len(others)] == others:
         assert together <= total
+
+
+# A price ceiling, with a penalty for late slots.
+
+
+@st.composite
+def pools_with_ceilings(draw):
+    """A ceiling around the floor, the fixed prices or the greatest price; and a pool with it."""
+    ceiling = draw(st.sampled_from([13, 150, 500, 1200]))
+    return ceiling, draw(pools(ceilings=(ceiling,)))
+
+
+@everywhere
+@given(pools_with_ceilings(), st.integers(1, 4), requests(shortest=HOUR), commitments)
+def test_no_unit_costs_more_than_the_ceiling(limited, count, request, commitment):
+    ceiling, era = limited
+    assert max(era.prices("gpu", 0, 24)) <= ceiling
+    wanted = ResourceRequest({"gpu": count}, request.duration, request.arrival, request.deadline)
+    assert max(era.quote(Bid.of(wanted, 0, commitment)).slot_prices, default=0) <= count * ceiling
 
 
 # Bids with several alternatives.

@@ -21,6 +21,15 @@ _OVER, _END, _START = 0, 1, 2
 
 
 @dataclass(slots=True)
+class _Played:
+    """A stretch of reserved time that has begun, and how it will end or has ended."""
+
+    placement: Placement
+    ending: Ending
+    over: bool = False
+
+
+@dataclass(slots=True)
 class _Job:
     """A reservation and the work that is left of each of its requests, in seconds."""
 
@@ -28,7 +37,7 @@ class _Job:
     reservation: Reservation
     work: list[int] = field(default_factory=list)
     deadlines: list[int] = field(default_factory=list)
-    begun: set[tuple[int, int]] = field(default_factory=set)
+    begun: dict[tuple[int, int], _Played] = field(default_factory=dict)
     left: int = 0  # requests that are not done
     running: int = 0  # stretches of reserved time that have begun and not ended
     late: bool = False
@@ -87,11 +96,12 @@ class LiveJobs:
             job.left = len(requests)
         self._expect(job)
 
-    def replace(self, reservation: Reservation) -> None:
-        """Take in that a reservation was moved."""
+    def replace(self, reservation: Reservation, now: int) -> None:
+        """Take in that a reservation was moved at `now`."""
         job = self._jobs.get(reservation.job_id)
         if job is not None:
             job.reservation = reservation
+            self._stop(job, now)
             self._expect(job)
 
     def strike(self, job_id: str, now: int, fate: int | None = None) -> None:
@@ -120,11 +130,11 @@ class LiveJobs:
             if kind == _OVER:
                 self._over(job_id, job, time)
                 continue
-            job.running -= kind == _END
-            placed = _placed(job.reservation, placement)
-            if placed is not None and ending is None:
+            done = False
+            if ending is not None:
+                done = self._end(job, placement, ending)
+            elif (placed := _placed(job.reservation, placement)) is not None:
                 self._begin(job_id, job, placed)
-            done = placed is not None and ending is not None and self._end(job, placed, ending)
             if job.over and not job.running:
                 self._forget(job_id, job, time)
             elif done:
@@ -168,14 +178,21 @@ class LiveJobs:
 
     def _begin(self, job_id: str, job: _Job, placement: Placement) -> None:
         request, key = placement.request, (placement.request, placement.start)
-        if key in job.begun:
+        # A request that needed less time than it reserved may be done already.
+        if key in job.begun or not job.work[request]:
             return
-        job.begun.add(key)
+        job.begun[key] = _Played(placement, self._run(job, placement))
+        job.running += 1
+        self._push(job.begun[key].ending.time, _END, job_id, placement, job.begun[key].ending)
+
+    def _run(self, job: _Job, placement: Placement) -> Ending:
+        """How a stretch of reserved time will end."""
+        request = placement.request
         more = any(
             other.request == request and other.start > placement.start
             for other in job.reservation.placements
         )
-        ending = self._world.run(
+        return self._world.run(
             (job.row, request, placement.start),
             placement.start,
             placement.end,
@@ -183,12 +200,32 @@ class LiveJobs:
             job.deadlines[request],
             more,
         )
-        job.running += 1
-        self._push(ending.time, _END, job_id, placement, ending)
 
-    def _end(self, job: _Job, placement: Placement, ending: Ending) -> bool:
+    def _stop(self, job: _Job, now: int) -> None:
+        """Stop what is running and has lost its capacity.
+
+        What was cut short goes on later with the work that is left; what is there no more begins
+        again with all of it.
+        """
+        for key, played in list(job.begun.items()):
+            placed = _placed(job.reservation, played.placement)
+            if placed is None:
+                job.running -= not played.over
+                del job.begun[key]
+                self._note(job.row, played.placement, now)
+            elif placed.end < played.placement.end and not played.over:
+                played.placement, played.ending = placed, self._run(job, placed)
+                job_id = job.reservation.job_id
+                self._push(played.ending.time, _END, job_id, placed, played.ending)
+
+    def _end(self, job: _Job, placement: Placement | None, ending: Ending) -> bool:
         """A request, or a chunk of it, has left; whether the whole job has."""
-        job.work[placement.request] = ending.work
+        played = placement and job.begun.get((placement.request, placement.start))
+        if not played or played.ending is not ending:
+            return False  # it was stopped before
+        played.over = True
+        job.running -= 1
+        job.work[played.placement.request] = ending.work
         if ending.fate is None or not job.left:
             return False
         job.late |= ending.fate == LATE
@@ -206,13 +243,17 @@ class LiveJobs:
         placements: Sequence[Placement] = job.reservation.placements
         if job.reservation.start <= now:
             self.start[job.row] = job.reservation.start
-        rows, starts, ends, units = self._stints
         for placement in placements:
             if placement.start < now:
-                rows.append(job.row)
-                starts.append(placement.start)
-                ends.append(min(placement.end, now))
-                units.append(placement.units.get(self._resource, 0))
+                self._note(job.row, placement, now)
+
+    def _note(self, row: int, placement: Placement, now: int) -> None:
+        """Note down a reserved time, up to `now`."""
+        rows, starts, ends, units = self._stints
+        rows.append(row)
+        starts.append(placement.start)
+        ends.append(min(placement.end, now))
+        units.append(placement.units.get(self._resource, 0))
 
 
 def _placed(reservation: Reservation, placement: Placement | None) -> Placement | None:

@@ -71,12 +71,11 @@ class Mechanism:
 
     @property
     def label(self) -> str:
-        """Name for tables and plots."""
+        """Name for tables and plots; options that are nobody's by name come last."""
         parts = {"algorithm": self.algorithm, "predictor": self.predictor, "engine": ""}
         for name, text in self.options.items():
-            part, dot, key = name.partition(".")
-            if dot and part in parts:
-                parts[part] += f" {key}={text}"
+            part, dot, key = name.rpartition(".")
+            parts[part if dot and part in parts else "engine"] += f" {key}={text}"
         engine = parts.pop("engine")
         return " / ".join(parts.values()) + (f" /{engine}" if engine else "")
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from era_pricing.arrays import FloatArray, IntArray
-from era_pricing.simulator.mechanism import Mechanism, Pool
-from era_pricing.simulator.metrics import TIGHT, Bound, Summary, omniscient, span, summarise
+from era_pricing.inventory import POOL
+from era_pricing.simulator.cloud import CloudModel
+from era_pricing.simulator.mechanism import GPU, Mechanism, Pool
+from era_pricing.simulator.metrics import (
+    TIGHT,
+    Bound,
+    Summary,
+    omniscient,
+    span,
+    summarise,
+    total_bound,
+)
 from era_pricing.simulator.requests import Requests
 from era_pricing.simulator.run import simulate
 from era_pricing.simulator.workers import Workers, gather
@@ -130,6 +140,7 @@ def plan(
     slot: int,
     workers: Workers,
     *,
+    pool: Pool | None = None,
     mechanism: Mechanism | None = None,
     history: Workload | None = None,
     seed: int = 0,
@@ -141,7 +152,7 @@ def plan(
     Parameters
     ----------
     requests
-        What was asked for, in columns.
+        What was asked for.
     capacity
         GPUs of the pool as it is.
     added
@@ -150,6 +161,8 @@ def plan(
         Length of a slot, seconds.
     workers
         Who computes it.
+    pool
+        For bids: what they ask for comes from its configurations; its size doesn't matter.
     mechanism
         Also run this one at each size.
     history, seed
@@ -163,16 +176,16 @@ def plan(
     sent = workers.share(requests)
     past = workers.share(history) if history is not None else None
     tell = progress or (lambda ended: None)
-    now = gather([workers.submit(bound_task, sent, capacity, slot, tolerance)], tell)[0]
-    larger = capacities[1:]
+    sold = pool or Pool.of(capacity)
+    pools = [replace(sold, nodes={POOL: {GPU: size}}) for size in capacities]
+    now = gather([workers.submit(bound_task, sent, pools[0], slot, tolerance)], tell)[0]
+    larger = pools[1:]
     start = workers.share(now)
     futures: list[Any] = [
         workers.submit(bound_task, sent, size, slot, tolerance, start) for size in larger
     ]
     if mechanism is not None:
-        futures += [
-            workers.submit(run_task, sent, mechanism, size, past, seed) for size in capacities
-        ]
+        futures += [workers.submit(run_task, sent, mechanism, size, past, seed) for size in pools]
     results = gather(futures, tell)
     bounds: list[Bound] = [now, *results[: len(larger)]]
     runs: list[Summary | None] = results[len(larger) :] or [None] * len(capacities)
@@ -191,17 +204,19 @@ def plan(
 
 
 def bound_task(
-    requests: Requests, capacity: int, slot: int, tolerance: float, start: Bound | None = None
+    requests: Requests, pool: Pool, slot: int, tolerance: float, start: Bound | None = None
 ) -> Bound:
     """The bound at one size, for a worker; `start` is that of another size."""
-    return omniscient(requests.columns, capacity, slot, tolerance, start=start)
+    if requests.bids:
+        return total_bound(requests, pool, CloudModel(), 0, slot, tolerance)
+    return omniscient(requests.columns, pool.capacity(GPU), slot, tolerance, start=start)
 
 
 def run_task(
-    requests: Requests, mechanism: Mechanism, capacity: int, history: Workload | None, seed: int
+    requests: Requests, mechanism: Mechanism, pool: Pool, history: Workload | None, seed: int
 ) -> Summary:
     """One run at one size, for a worker."""
-    return summarise(simulate(requests, mechanism, Pool.of(capacity), history=history, seed=seed))
+    return summarise(simulate(requests, mechanism, pool, history=history, seed=seed))
 
 
 def by_hour(times: IntArray, values: FloatArray) -> FloatArray:

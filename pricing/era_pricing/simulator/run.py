@@ -268,7 +268,7 @@ class _Simulation:
     def _update(self, feedback: Feedback, now: int) -> None:
         result = self._era.update(feedback, now)
         for reservation in result.moved:
-            self._live.replace(reservation)
+            self._live.replace(reservation, now)
         for refunds, fate in (
             (result.released, None),
             (result.broken, BROKEN),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,8 +53,10 @@ def test_settings_out_of_range_are_named(setting: str, value: float) -> None:
         CloudModel(**{setting: value})  # type: ignore[arg-type]
 
 
-def test_everything_goes_wrong_and_the_books_still_add_up() -> None:
-    found = run(demand(rows=500), WILD)
+@pytest.mark.parametrize("commitment", list(Commitment))
+def test_everything_goes_wrong_and_the_books_still_add_up(commitment: Commitment) -> None:
+    mechanism = replace(GREEDY, commitment=commitment)
+    found = simulate(demand(rows=500), mechanism, Pool.of(8), cloud=WILD)
     accepted = found.answer == ACCEPTED
     summary = summarise(found)
     assert {BROKEN, FAILED, KEPT} <= set(found.fate[accepted].tolist())
@@ -87,6 +91,41 @@ def test_a_harmless_cloud_changes_nothing() -> None:
     for name in ("answer", "fate", "price", "refund", "worth", "start"):
         assert np.array_equal(getattr(plain, name), getattr(polled, name)), name
     assert summarise(plain).unit_hours == pytest.approx(summarise(polled).unit_hours)
+
+
+# -- broken nodes ----------------------------------------------------------------------
+
+
+BREAKS = CloudModel(node_mtbf=8)
+
+
+def broken_nodes(commitment: Commitment, seed: int = 0) -> Run:
+    mechanism = replace(GREEDY, commitment=commitment)
+    return simulate(demand(seed, rows=300), mechanism, Pool.of(8), cloud=BREAKS, seed=seed)
+
+
+def test_a_stopped_job_keeps_what_it_has_done_and_one_that_begins_again_does_not() -> None:
+    for commitment in (Commitment.FLEXIBLE, Commitment.PREEMPTIBLE):
+        found = broken_nodes(commitment)
+        again = 0
+        for number in np.flatnonzero(found.fate == KEPT).tolist():
+            mine = found.stints[found.stints[:, 0] == number]
+            mine = mine[mine[:, 1].argsort()]
+            again += len(mine) > 1
+            last = mine if commitment is Commitment.PREEMPTIBLE else mine[-1:]
+            worked = int((last[:, 2] - last[:, 1]).sum())
+            assert worked == found.requests.columns.duration[number]  # then it leaves
+            assert mine[-1, 2] <= found.requests.columns.deadline[number]
+        assert again > 2
+
+
+def test_who_can_begin_again_is_late_less_often() -> None:
+    shares = {}
+    for commitment in Commitment:
+        runs = [summarise(broken_nodes(commitment, seed)) for seed in range(3)]
+        shares[commitment] = sum(each.late_jobs for each in runs) / sum(e.accepted for e in runs)
+    assert shares[Commitment.PREEMPTIBLE] < shares[Commitment.FIXED]
+    assert shares[Commitment.FLEXIBLE] < shares[Commitment.FIXED]
 
 
 # -- single jobs -----------------------------------------------------------------------

@@ -54,6 +54,14 @@ def test_every_mechanism_meets_the_same_requests(here: Workers) -> None:
     assert entries[1].mean("revenue") != entries[2].mean("revenue")
 
 
+def test_the_name_of_a_mechanism_says_all_its_options() -> None:
+    options = {"algorithm.price": "3", "predictor.a": "4", "engine.chunk": "2", "replan": "false"}
+    assert DEAR.label == "first-fit price=1500000 / prior"
+    assert replace(GREEDY, options={"price": "3"}).label == "first-fit / prior / price=3"
+    mixed = replace(GREEDY, options=options).label
+    assert mixed == "first-fit price=3 / prior a=4 / chunk=2 replan=false"
+
+
 def test_mean_and_spread(here: Workers) -> None:
     entry = run(here, with_bound=False)[0]
     one, two = entry.values("welfare")

@@ -325,6 +325,7 @@ def test_options_reach_the_generators(tmp_path):
         (("poisson", "--align", "3x"), "must be a duration"),
         (("poisson", "--value", "nan"), "the median value must be at least 0"),
         (("poisson", "--burst", "0"), "the mean burst"),
+        (("poisson", "--history", "h.csv", "--history-days", "0"), "--history-days above 0"),
         (("poisson", "-o", "w.parquet"), "w.parquet: the name must end in .csv"),
         (("poisson", "-o", "no/such/folder/w.csv"), "cannot be written"),
         (("trace", "none.csv"), "none.csv: cannot be read: No such file"),

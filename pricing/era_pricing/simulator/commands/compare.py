@@ -12,8 +12,11 @@ from era_pricing.simulator.commands.options import (
     Problem,
     capacity_option,
     cloud_of,
+    days_option,
+    history_days_option,
     history_option,
     json_option,
+    load_option,
     market_options,
     mechanisms_of,
     note_prior,
@@ -45,27 +48,9 @@ draw_options = together(
         type=click.Choice(KINDS),
         help="Instead of --workload: draw requests and their history anew for each seed.",
     ),
-    click.option(
-        "--load",
-        type=click.FloatRange(0, min_open=True),
-        default=2.0,
-        show_default=True,
-        help="With --generate: GPU-hours asked for, over those that there are.",
-    ),
-    click.option(
-        "--days",
-        type=click.FloatRange(0, min_open=True),
-        default=7.0,
-        show_default=True,
-        help="With --generate: days of requests.",
-    ),
-    click.option(
-        "--history-days",
-        type=click.FloatRange(0),
-        default=14.0,
-        show_default=True,
-        help="With --generate: days of history before that.",
-    ),
+    load_option("With --generate: GPU-hours asked for, over those that there are."),
+    days_option("With --generate: days of requests."),
+    history_days_option("With --generate: days of history before that; 0: none."),
 )
 
 

@@ -16,6 +16,9 @@ from era_pricing.simulator import generate as models
 from era_pricing.simulator.commands.options import (
     Duration,
     Problem,
+    days_option,
+    history_days_option,
+    load_option,
     plain_errors,
     quiet_option,
     seed_option,
@@ -54,25 +57,13 @@ _output_options: _Option = together(
         help="CSV, or bids if its name ends in .jsonl; perhaps with .gz. Without it, CSV "
         "goes to the standard output.",
     ),
-    click.option(
-        "--days",
-        type=click.FloatRange(0, min_open=True),
-        default=7.0,
-        show_default=True,
-        help="Days over which requests are submitted.",
-    ),
+    days_option("Days over which requests are submitted."),
     click.option(
         "--history",
         metavar="FILE",
         help="Also write what came in the days before, of the same process, to this file.",
     ),
-    click.option(
-        "--history-days",
-        type=click.FloatRange(0, min_open=True),
-        default=14.0,
-        show_default=True,
-        help="Days of that history.",
-    ),
+    history_days_option("Days of that history."),
     seed_option,
     quiet_option,
 )
@@ -89,13 +80,10 @@ def _size_options(default: Scenario, load: float | None) -> _Option:
         ),
         *_if(
             load is not None,
-            click.option(
-                "--load",
-                type=click.FloatRange(0, min_open=True),
-                default=load or None,
-                show_default=bool(load),
-                help="Unit-hours asked for, relative to what the cluster has."
+            load_option(
+                "Unit-hours asked for, relative to what the cluster has."
                 + ("" if load else " Without it, all jobs as they are."),
+                load or None,
             ),
         ),
         click.option(
@@ -196,6 +184,8 @@ def _rate_options(default: Cycle, drift: bool = True) -> _Option:
 
 def _scenario(default: Scenario, given: dict[str, Any], start: int) -> Scenario:
     """The scenario that the options describe, history included."""
+    if given["history"] and not given["history_days"]:
+        raise Problem("--history needs --history-days above 0")
     days = given["days"] + (given["history_days"] if given["history"] else 0)
     cycle = {key: given[key] for key in ("daily", "peak_hour", "weekly") if key in given}
     windows = {key: given[key] for key in Windows.__dataclass_fields__}

@@ -203,6 +203,37 @@ parallel_options: Callable[[F], F] = together(
         "--scheduler", metavar="ADDRESS", help="Use the Dask scheduler at tcp://host:port."
     ),
 )
+
+
+def days_option(text: str) -> Callable[[F], F]:
+    """The option that says how long requests are drawn for."""
+    return click.option(
+        "--days",
+        type=click.FloatRange(0, min_open=True),
+        default=7.0,
+        show_default=True,
+        help=text,
+    )
+
+
+def history_days_option(text: str) -> Callable[[F], F]:
+    """The option that says how long a history is drawn; 0: none."""
+    return click.option(
+        "--history-days", type=click.FloatRange(0), default=14.0, show_default=True, help=text
+    )
+
+
+def load_option(text: str, default: float | None = 2.0) -> Callable[[F], F]:
+    """The option that says how much is asked for, relative to what there is."""
+    return click.option(
+        "--load",
+        type=click.FloatRange(0, min_open=True),
+        default=default,
+        show_default=default is not None,
+        help=text,
+    )
+
+
 seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything random."
 )

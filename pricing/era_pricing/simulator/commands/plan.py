@@ -99,9 +99,7 @@ def plan_command(
     if cloud_settings:
         raise Problem("plan looks at an ideal cloud; leave out --cloud")
     with plain_errors():
-        _, requests = read_requests(workload, pool_of(capacity, None))
-        if requests.bids:
-            raise Problem(f"{workload}: plan takes requests in columns (CSV)")
+        there, requests = read_requests(workload, pool_of(capacity, None))
         requests, past = read_history(history, requests, quiet)
         mechanism = None
         if algorithm is not None:
@@ -121,6 +119,7 @@ def plan_command(
                 more,
                 market["slot"],
                 workers,
+                pool=there,
                 mechanism=mechanism,
                 history=past,
                 seed=seed,
