@@ -6,6 +6,7 @@ Times are integer UTC seconds, money integer micro-credits (10**6 to the credit)
 from era_pricing.algorithms import (
     Algorithm,
     BasicEcon,
+    EarlyStart,
     FirstFit,
     Market,
     Offer,
@@ -15,7 +16,7 @@ from era_pricing.algorithms import (
 )
 from era_pricing.bids import Alternative, Bid, BidError, Commitment, ResourceRequest, ValueStep
 from era_pricing.configurations import Configuration, base_units, parse_quantity
-from era_pricing.engine import EarlyStart, Era
+from era_pricing.engine import Era
 from era_pricing.inventory import Inventory
 from era_pricing.predictors import Predictor, Prior, find_predictor
 from era_pricing.reservations import (

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from enum import StrEnum
 
-from era_pricing.algorithms.base import Algorithm
+from era_pricing.algorithms.base import Algorithm, EarlyStart
 from era_pricing.arrays import IntArray
 from era_pricing.bids import Bid, ResourceRequest
 from era_pricing.books import Books
@@ -36,17 +35,6 @@ from era_pricing.tariff import PricedResource, checked
 from era_pricing.timegrid import TimeGrid
 
 
-class EarlyStart(StrEnum):
-    """When a job that may be moved starts before it is planned to."""
-
-    NEVER = "never"
-    """It keeps its start unless it is moved to make room."""
-    IDLE = "idle"
-    """When its units are idle for its whole duration."""
-    CHEAPER = "cheaper"
-    """When besides they cost no more at once than at the planned time."""
-
-
 class Era:
     """The market of one pool.
 
@@ -74,8 +62,8 @@ class Era:
         Whether jobs that have not begun are moved inside their windows to make room
         for a bid.
     early_start
-        When jobs that have not begun, and whose arrival has come, start at once; see
-        `EarlyStart`.
+        When jobs that have not begun, and whose arrival has come, start at once; None
+        for what suits the algorithm.
     chunk
         Least length in slots of the chunks into which preemptible jobs are split.
 
@@ -103,7 +91,7 @@ class Era:
         clock: Callable[[], float],
         late_penalty: float = 0.0,
         replan: bool = True,
-        early_start: EarlyStart | str = EarlyStart.IDLE,
+        early_start: EarlyStart | str | None = None,
         chunk: int = 1,
     ) -> None:
         priced = checked(priced)
@@ -115,7 +103,7 @@ class Era:
         self.resource = priced[0].name
         self._inventory = inventory
         self._books = Books(grid, inventory, replan)
-        self._early_start = EarlyStart(early_start)
+        self._early_start = EarlyStart(early_start or algorithm.early_start)
         self._quoter = Quoter(self._books, configurations, algorithm, priced, late_penalty, chunk)
         cheaper = self._early_start is EarlyStart.CHEAPER
         self._commitments = Commitments(self._books, self._quoter.cost if cheaper else None)

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from era_pricing import (
     Alternative,
+    BasicEcon,
     Bid,
     BidError,
     Commitment,
+    EarlyStart,
     Feedback,
     FirstFit,
     Prior,
@@ -62,6 +64,18 @@ def test_a_job_starts_early_once_its_arrival_has_come_and_its_units_are_idle():
 @pytest.mark.parametrize(("early_start", "start"), [("idle", 1), ("never", 3), ("cheaper", 3)])
 def test_when_jobs_start_early_is_a_choice(early_start, start):
     era = build(predictor=hourly(6, 6, 6, 0), early_start=early_start)
+    book(era, "job", 1, 1, 20)
+    era.update(Feedback(), now=HOUR)
+    assert plan(era) == {"job": start}
+
+
+class Patient(BasicEcon):
+    early_start = EarlyStart.CHEAPER
+
+
+@pytest.mark.parametrize(("options", "start"), [({}, 3), ({"early_start": "idle"}, 1)])
+def test_the_algorithm_says_when_jobs_start_early_if_nobody_else_does(options, start):
+    era = build(predictor=hourly(6, 6, 6, 0), algorithm=Patient(), **options)
     book(era, "job", 1, 1, 20)
     era.update(Feedback(), now=HOUR)
     assert plan(era) == {"job": start}

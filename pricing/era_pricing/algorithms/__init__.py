@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from era_pricing.algorithms.base import NOT_FOR_SALE, Algorithm, Market, Offer, Outlook, Piece
+from era_pricing.algorithms.base import (
+    NOT_FOR_SALE,
+    Algorithm,
+    EarlyStart,
+    Market,
+    Offer,
+    Outlook,
+    Piece,
+)
 from era_pricing.algorithms.basic_econ import BasicEcon
 from era_pricing.algorithms.bid_price import BidPrice
 from era_pricing.algorithms.exponential import Exponential
@@ -15,6 +23,7 @@ __all__ = [
     "Algorithm",
     "BasicEcon",
     "BidPrice",
+    "EarlyStart",
     "Exponential",
     "FirstFit",
     "Market",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 
 NOT_FOR_SALE = -1
 """Rate of a slot that an algorithm does not want to sell."""
+
+
+class EarlyStart(StrEnum):
+    """When a job that may be moved starts before it is planned to."""
+
+    NEVER = "never"
+    """It keeps its start unless it is moved to make room."""
+    IDLE = "idle"
+    """When its units are idle for its whole duration."""
+    CHEAPER = "cheaper"
+    """When besides they cost no more at once than at the planned time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +160,15 @@ class Algorithm(ABC):
     takes_earliest : bool
         Whether `offers` keeps the first of the starts it is given, and that alone. The
         engine then prices no starts after it, and takes no longer for a long window.
+    early_start : EarlyStart
+        When jobs that may be moved start before they are planned to, if the engine is
+        not told otherwise. By default idle capacity is used, the "empty allocation" of
+        the ERA paper; `EarlyStart.CHEAPER` suits prices that foresee who else will come.
     """
 
     name: ClassVar[str]
     takes_earliest: ClassVar[bool] = False
+    early_start: ClassVar[EarlyStart] = EarlyStart.IDLE
 
     @abstractmethod
     def rates(self, units: int, market: Market) -> IntArray:

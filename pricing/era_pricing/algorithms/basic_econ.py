@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from era_pricing.algorithms.base import Algorithm, Market
-from era_pricing.arrays import IntArray, rounded_up
+from era_pricing.arrays import FloatArray, IntArray, rounded_up
 
 _LARGEST = float(2**62)
 
@@ -31,10 +31,19 @@ class BasicEcon(Algorithm):
 
     def rates(self, units: int, market: Market) -> IntArray:
         """See `Algorithm.rates`; the sum over units is rounded up, so that splitting never pays."""
-        remaining = np.maximum(market.free, units)
-        question = (market.times, market.now, remaining, units, market.price_floor)
-        if market.price_ceiling is None:
-            cost = market.predictor.cost(*question)
-        else:
-            cost = market.predictor.cost(*question, ceiling=market.price_ceiling)
-        return rounded_up(np.minimum(cost, _LARGEST))
+        return rounded_up(np.minimum(displaced(units, market), _LARGEST))
+
+
+def displaced(units: int, market: Market) -> FloatArray:
+    """What the predicted demand that `units` units displace in each slot would have paid.
+
+    Returns
+    -------
+    FloatArray, shape (n,)
+        Micro-credits per hour, each unit between floor and ceiling.
+    """
+    remaining = np.maximum(market.free, units)
+    question = (market.times, market.now, remaining, units, market.price_floor)
+    if market.price_ceiling is None:
+        return market.predictor.cost(*question)
+    return market.predictor.cost(*question, ceiling=market.price_ceiling)

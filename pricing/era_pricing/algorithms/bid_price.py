@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import ClassVar
 
 import numpy as np
 
-from era_pricing.algorithms.base import Algorithm, Market, Outlook
-from era_pricing.arrays import FloatArray, IntArray
-from era_pricing.relaxation import clearing_prices
+from era_pricing.algorithms.base import Algorithm, EarlyStart, Market, Outlook
+from era_pricing.algorithms.basic_econ import displaced
+from era_pricing.arrays import FloatArray, IntArray, rounded_up
+from era_pricing.relaxation import Clearing, clear
 from era_pricing.timegrid import DAY, HOUR
 from era_pricing.workload import Workload
 
@@ -19,6 +21,18 @@ _MERGED = 3
 
 _FIRST = 4
 """How many times as many samples are drawn for the first solution, which has no past."""
+
+_SPREAD = 0.1
+"""How much of the capacity widely spread values give up when prices rise by a tenth."""
+
+_STEEPEST = 2.0
+"""Most that the curvature is multiplied by where demand gives way less than that."""
+
+_REMEMBERED = 0.9
+"""Share of what bookings were ahead by that still counts at the next solution."""
+
+_USUAL = 0.6
+"""Share of a slot promised at which it costs its dual where prices are steady."""
 
 _LARGEST = float(2**60)
 
@@ -30,22 +44,35 @@ class BidPrice(Algorithm):
     adds what is promised but may be moved, and solves the relaxation of the optimal
     allocation in the capacity that is left. Its dual prices say what one more unit
     of a slot would be worth. They are averaged over the samples and, with
-    exponentially falling weights, over the solutions before.
+    exponentially falling weights, over the solutions before. From them on:
 
-    From one solution to the next a unit costs ``dual * exp(curvature * x)``, where x
-    is the share of the capacity promised since then; but never less than the price
-    floor nor more than the ceiling. W units cost the integral of that. So bookings
-    that run ahead raise prices at once, large requests pay for the room they take
-    from many small ones, and splitting a request in units changes nothing. The
-    integral is rounded at both ends, so parts add up to the whole to the
-    micro-credit.
+    - From one solution to the next a unit costs ``dual * exp(c * x)``, where x is the
+      share of the capacity promised since then, and W units cost the integral of that.
+      So large requests pay for the room they take from many small ones, and splitting
+      a request in units changes nothing. c is `curvature` where demand gives way to
+      dearer prices as that of widely spread values does; where it gives way more
+      easily, as where all values are alike, c is less in proportion.
+    - Where bookings have run ahead of the solution's, or fallen behind them, the dual is
+      raised or lowered (`tracking`). So a forecast that is wrong is corrected by the
+      day's own bookings.
+    - That price knows which requests could run at another time, but the future it sees
+      is a mean one. What Basic-Econ would charge knows, slot by slot, how dear the last
+      units are. The price posted is a mean of the two (`local`), which errs less than
+      either.
 
-    Beyond `lookahead` its last day is repeated.
+    No unit costs less than the price floor nor more than the ceiling. Beyond
+    `lookahead` its last day is repeated.
 
     Parameters
     ----------
     curvature
-        How steeply prices rise with what is promised; 0 or more.
+        How steeply prices rise with what is promised, where demand gives up a tenth of
+        the capacity when prices rise by a tenth; 0 or more.
+    local
+        Weight of the price that the predicted demand for a slot gives by itself, 0 to
+        1; the rest is that of the duals.
+    tracking
+        How much bookings ahead of those foreseen raise prices; 0: not.
     smoothing
         Weight of the prices before when new ones are solved; 0 or more, below 1.
     interval
@@ -57,7 +84,8 @@ class BidPrice(Algorithm):
         Samples drawn for each solution.
     steady
         Whether the price of a slot never falls but by units given back, so that
-        waiting for lower prices never pays.
+        waiting for lower prices never pays. Each slot then keeps the dual with which it
+        comes into view, as its price when three fifths of it are promised.
     seed
         Of the samples.
 
@@ -76,10 +104,13 @@ class BidPrice(Algorithm):
     """
 
     name: ClassVar[str] = "bid-price"
+    early_start: ClassVar[EarlyStart] = EarlyStart.CHEAPER
 
     def __init__(
         self,
-        curvature: float = 2.5,
+        curvature: float = 4.0,
+        local: float = 0.5,
+        tracking: float = 1.5,
         smoothing: float = 0.7,
         interval: int = 1800,
         lookahead: int = 3 * DAY,
@@ -87,8 +118,11 @@ class BidPrice(Algorithm):
         steady: bool = False,
         seed: int = 0,
     ) -> None:
-        if not (math.isfinite(curvature) and curvature >= 0):
-            raise ValueError(f"curvature must be a number of 0 or more, got {curvature!r}")
+        for name, number in (("curvature", curvature), ("tracking", tracking)):
+            if not (math.isfinite(number) and number >= 0):
+                raise ValueError(f"{name} must be a number of 0 or more, got {number!r}")
+        if not 0 <= local <= 1:
+            raise ValueError(f"local must be from 0 to 1, got {local!r}")
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be 0 or more and below 1, got {smoothing!r}")
         if not lookahead >= DAY:
@@ -97,6 +131,8 @@ class BidPrice(Algorithm):
             if isinstance(number, bool) or int(number) != number or number < 1:
                 raise ValueError(f"{name} must be a whole number of 1 or more, got {number!r}")
         self._curvature = float(curvature)
+        self._local = 0.0 if steady else float(local)
+        self._tracking = float(tracking)
         self._smoothing = float(smoothing)
         self._interval = int(interval)
         self._lookahead = int(lookahead)
@@ -115,51 +151,45 @@ class BidPrice(Algorithm):
         step = outlook.grid.slots_for(self._interval) * outlook.grid.slot
         before = self._boards.get(outlook.resource)
         room = _Room.of(outlook, step, -(-self._lookahead // step))
-        start = None if before is None else before.duals(room.first + np.arange(len(room.free)))
+        index = room.first + np.arange(len(room.free))
+        start = None if before is None else before.of_slots(before.duals, index)
         draws = self._samples if before is not None else _FIRST * self._samples
-        duals: FloatArray = np.mean([self._solve(outlook, room, start) for _ in range(draws)], 0)
-        if start is not None:
-            duals = self._smoothing * start + (1 - self._smoothing) * duals
+        found = [self._solve(outlook, room, start) for _ in range(draws)]
+        hours = step / HOUR
+        duals: FloatArray = np.mean([each.prices for each in found], axis=0) / hours
+        soon: FloatArray = np.mean([each.load for each in found], axis=0)
+        curvature = self._curvature * min(
+            _SPREAD / max(fmean(each.yielding for each in found), 1e-9), _STEEPEST
+        )
+        ahead = np.zeros(len(index))
+        if before is not None and start is not None:
+            old = self._smoothing
+            duals = old * start + (1 - old) * duals
+            curvature = old * before.curvature + (1 - old) * curvature
+            ahead = before.ahead_by(index, outlook)
+        posted = duals * np.exp(self._tracking * ahead)
         foreseen = outlook.promised[: room.end // outlook.grid.slot - outlook.first]
-        board = _Board(step, room.first, duals, outlook.first, foreseen)
-        if self._steady and before is not None:
-            board = self._kept_up(board, before, outlook)
+        board = _Board(
+            step, room.first, duals, posted, curvature, ahead, soon, outlook.first, foreseen
+        )
+        if self._steady:
+            board = _kept(board, before, outlook)
         self._boards[outlook.resource] = board
 
     def rates(self, units: int, market: Market) -> IntArray:
-        """See `Algorithm.rates`."""
+        """See `Algorithm.rates`; rounded up, so that splitting never pays."""
         board = self._boards[market.resource]
-        duals = board.duals(market.times // board.step)
         capacity = np.maximum(market.capacity, 1).astype(np.float64)
         since = market.promised - board.promised(market.times // market.slot)
-        before = self._integral(since / capacity, duals, market)
-        after = self._integral((since + units) / capacity, duals, market)
-        whole = np.rint(np.clip(capacity * after, -_LARGEST, _LARGEST)).astype(np.int64)
-        return whole - np.rint(np.clip(capacity * before, -_LARGEST, _LARGEST)).astype(np.int64)
+        cost = _integral((since + units) / capacity, board, market)
+        cost -= _integral(since / capacity, board, market)
+        cost *= capacity
+        if self._local:
+            cost += self._local * (displaced(units, market) - cost)
+        return rounded_up(np.minimum(cost, _LARGEST))
 
-    def _integral(self, share: FloatArray, duals: FloatArray, market: Market) -> FloatArray:
-        """Integral of a unit's price from 0 to a share of the capacity.
-
-        The price is ``dual * exp(curvature * share)`` between floor and ceiling; the
-        shares at which it meets them cut the integral into three parts.
-        """
-        low, high = float(market.price_floor), float(market.price_ceiling or _LARGEST)
-        if not self._curvature:
-            return share * np.clip(duals, low, high)
-        safe = np.maximum(duals, 1e-9)
-        rises = np.log(low / safe) / self._curvature
-        tops = np.log(high / safe) / self._curvature
-
-        def primitive(x: FloatArray) -> FloatArray:
-            inner = np.clip(x, rises, tops)
-            curve = safe * np.exp(self._curvature * inner) / self._curvature
-            total: FloatArray = curve + low * np.minimum(x - rises, 0)
-            return total + high * np.maximum(x - tops, 0)
-
-        return primitive(share) - primitive(np.zeros_like(share))
-
-    def _solve(self, outlook: Outlook, room: _Room, start: FloatArray | None) -> FloatArray:
-        """Dual prices of a unit, micro-credits per hour, for a sample of the future."""
+    def _solve(self, outlook: Outlook, room: _Room, start: FloatArray | None) -> Clearing:
+        """Prices of a unit and slot for a sample of the future, and the load soon asked for."""
         foreseen, weights = outlook.predictor.expected(outlook.now, room.end)
         drawn = self._random.poisson(_MERGED * weights) / _MERGED
         foreseen, drawn = foreseen.select(drawn > 0), drawn[drawn > 0]
@@ -168,33 +198,54 @@ class BidPrice(Algorithm):
         # One shorter than the slots solved for would take too much of them: as a part
         # of a longer one it takes the right amount.
         stretched = -(-requests.duration // room.step) * room.step
-        hours = room.step / HOUR
-        prices = clearing_prices(
+        new = np.arange(len(requests)) < len(foreseen)
+        return clear(
             _stretch(requests, stretched),
             room.free,
             room.first,
             room.step,
             weights=weights * (requests.duration / stretched),
-            must=np.arange(len(requests)) >= len(foreseen),
-            prices=None if start is None else start * hours,
+            must=~new,
+            counted=new & (requests.submitted < outlook.now + room.step),
+            prices=None if start is None else start * (room.step / HOUR),
         )
-        return prices / hours
 
-    def _kept_up(self, board: _Board, before: _Board, outlook: Outlook) -> _Board:
-        """The board up to the horizon, with no unit cheaper than it is now."""
-        slots = outlook.first + np.arange(len(outlook.capacity))
-        buckets = slots * outlook.grid.slot // board.step
-        capacity = np.maximum(outlook.capacity, 1)
 
-        def unit_prices(each: _Board) -> FloatArray:
-            since = (outlook.promised - each.promised(slots)) / capacity
-            prices: FloatArray = each.duals(buckets) * np.exp(self._curvature * since)
-            return prices
+def _integral(share: FloatArray, board: _Board, market: Market) -> FloatArray:
+    """Integral of a unit's price from 0 to a share of the capacity.
 
-        duals = np.zeros(buckets[-1] - board.first + 1)
-        highest = np.maximum(unit_prices(board), unit_prices(before))
-        np.maximum.at(duals, buckets - board.first, highest)
-        return _Board(board.step, board.first, duals, board.slot, outlook.promised)
+    The price is ``posted * exp(curvature * share)`` between floor and ceiling; the
+    shares at which it meets them cut the integral into three parts.
+    """
+    posted = board.of_slots(board.posted, market.times // board.step)
+    low, high = float(market.price_floor), float(market.price_ceiling or _LARGEST)
+    if not board.curvature:
+        return share * np.clip(posted, low, high)
+    safe = np.maximum(posted, 1e-9)
+    rises = np.log(low / safe) / board.curvature
+    tops = np.log(high / safe) / board.curvature
+
+    def primitive(x: FloatArray) -> FloatArray:
+        inner = np.clip(x, rises, tops)
+        curve = safe * np.exp(board.curvature * inner) / board.curvature
+        total: FloatArray = curve + low * np.minimum(x - rises, 0)
+        return total + high * np.maximum(x - tops, 0)
+
+    return primitive(share) - primitive(np.zeros_like(share))
+
+
+def _kept(board: _Board, before: _Board | None, outlook: Outlook) -> _Board:
+    """The board up to the horizon, where slots keep the prices they came into view with."""
+    slots = outlook.first + np.arange(len(outlook.capacity))
+    index = np.arange(board.first, slots[-1] * outlook.grid.slot // board.step + 1)
+    curvature = board.curvature if before is None else before.curvature
+    posted = board.of_slots(board.duals, index) * np.exp(-curvature * _USUAL)
+    if before is not None:
+        row = index - before.first
+        known = (row >= 0) & (row < len(before.posted))
+        posted[known] = before.posted[row[known]]
+    nothing = np.zeros(0, dtype=np.int64)
+    return replace(board, posted=posted, curvature=curvature, promised_then=nothing)
 
 
 def _stretch(requests: Workload, durations: IntArray) -> Workload:
@@ -238,23 +289,58 @@ class _Room:
 
 @dataclass(frozen=True, eq=False)
 class _Board:
-    """The prices posted: duals by slot of `step` seconds, and what was promised then."""
+    """The prices posted, by slot of `step` seconds from `first` on, micro-credits per hour.
+
+    Parameters
+    ----------
+    step, first
+        Seconds, and the absolute index of the first slot.
+    duals, posted : FloatArray
+        As solved, and as corrected by bookings ahead or behind.
+    curvature
+        How steeply they rise from here on.
+    ahead, soon : FloatArray
+        By what share of the capacity bookings are ahead of those foreseen, and the
+        units foreseen to be booked before the next solution.
+    slot, promised_then : int, IntArray
+        What was promised when it was posted, by slot of the pool from `slot` on.
+    """
 
     step: int
     first: int
-    duals_now: FloatArray
+    duals: FloatArray
+    posted: FloatArray
+    curvature: float
+    ahead: FloatArray
+    soon: FloatArray
     slot: int
     promised_then: IntArray
 
-    def duals(self, index: IntArray) -> FloatArray:
-        """Duals of slots by absolute index; beyond the last ones those of the last day again."""
-        n = len(self.duals_now)
+    def of_slots(self, prices: FloatArray, index: IntArray) -> FloatArray:
+        """Prices of slots by absolute index; beyond the last ones those of the last day again."""
+        n = len(prices)
         day = max(min(DAY // self.step, n), 1)
         at = np.maximum(index - self.first, 0)
-        return self.duals_now[np.where(at < n, at, n - day + (at - n) % day)]
+        return prices[np.where(at < n, at, n - day + (at - n) % day)]
 
     def promised(self, slots: IntArray) -> IntArray:
-        """Units promised in slots of the pool that the duals take into account."""
-        at, n = slots - self.slot, len(self.promised_then)
-        known = (at >= 0) & (at < n)
-        return np.where(known, self.promised_then[np.clip(at, 0, n - 1)], 0)
+        """Units promised in slots of the pool that the prices take into account."""
+        units = np.zeros(len(slots), dtype=np.int64)
+        at = slots - self.slot
+        known = (at >= 0) & (at < len(self.promised_then))
+        units[known] = self.promised_then[at[known]]
+        return units
+
+    def ahead_by(self, index: IntArray, outlook: Outlook) -> FloatArray:
+        """`ahead` for the next board, which has the slots of these absolute indices."""
+        per = self.step // outlook.grid.slot
+        slots = np.arange(index[0] * per, (index[-1] + 1) * per)
+        at = np.clip(slots - outlook.first, 0, len(outlook.promised) - 1)
+        booked = (outlook.promised[at] - self.promised(slots)).reshape(-1, per).mean(axis=1)
+        capacity = np.maximum(outlook.capacity[at].reshape(-1, per).mean(axis=1), 1)
+        # What came into view since has no past.
+        row = index - self.first
+        seen = row < len(self.soon)
+        row = np.where(seen, row, 0)
+        surplus = _REMEMBERED * self.ahead[row] + (booked - self.soon[row]) / capacity
+        return np.where(seen, surplus, 0.0)

@@ -13,7 +13,7 @@ where f_jt is the share of slot t inside the window. No allocation of whole
 requests, planned with all knowledge, is worth more.
 """
 
-from era_pricing.relaxation.clearing import clearing_prices
+from era_pricing.relaxation.clearing import Clearing, clear
 from era_pricing.relaxation.solver import Relaxation, solve
 
-__all__ = ["Relaxation", "clearing_prices", "solve"]
+__all__ = ["Clearing", "Relaxation", "clear", "solve"]

@@ -128,6 +128,11 @@ class SmoothedDual:
         self._levels = before
         return total
 
+    def loads(self, prices: FloatArray, width: float, taken: FloatArray) -> FloatArray:
+        """Units used in each slot if so much of each request runs, shape (n,)."""
+        scaled, top = self._scaled(prices, width)
+        return self._loads(scaled, width, top, taken)
+
     def feasible(
         self, prices: FloatArray, width: float, taken: FloatArray, rounds: int = 2
     ) -> tuple[FloatArray, FloatArray]:

@@ -32,7 +32,7 @@ class Foresight(Predictor):
         self.each = each
 
     def price(self, t, now, quantity):
-        raise AssertionError("bid-price asks for requests, not for prices")
+        return np.broadcast_to(900.0, np.broadcast_shapes(np.shape(t), np.shape(quantity)))
 
     def expected(self, now, until):
         ahead = (self.requests.submitted >= now) & (self.requests.submitted < until)
@@ -45,8 +45,9 @@ def crowd(hour, rate=500, units=1):
 
 
 def pool(predictor, **options):
+    """Four GPUs, priced by the duals alone if nothing else is said."""
     changes = {key: options.pop(key) for key in ("price_floor", "price_ceiling") if key in options}
-    algorithm = BidPrice(**{"samples": 2, "interval": HOUR, **options})
+    algorithm = BidPrice(**{"samples": 2, "interval": HOUR, "local": 0, **options})
     return build(algorithm=algorithm, predictor=predictor, **changes)
 
 
@@ -93,12 +94,45 @@ def test_promises_that_may_be_moved_leave_room_for_others(deadline, scarce):
     assert (price > 250) is scarce
 
 
-def test_bookings_raise_the_price_at_once():
-    era = pool(Foresight(crowd(5)), curvature=2)
+def rise(predictor):
+    """How much dearer two bookings make the third of four GPUs."""
+    era = pool(predictor, curvature=2, samples=20)
     before = offer(era, hour=5)
     bid = Bid.of(ask("gpu", HOUR, 5 * HOUR, 6 * HOUR, 2), RICH)
     assert era.make_reservation("a", bid, now=0).accepted
-    assert offer(era, hour=5) == pytest.approx(before * np.exp(2 * 2 / 4), rel=0.01)
+    return offer(era, hour=5) / before
+
+
+def test_bookings_raise_the_price_at_once_the_less_the_more_alike_values_are():
+    spread = [crowd(5, rate) for rate in np.geomspace(50, 5000, 60).astype(int)]
+    alike, diverse = rise(Foresight(crowd(5))), rise(Foresight(*spread, each=0.15))
+    assert 1 < alike < 1.3
+    assert diverse > 1.5
+
+
+def test_bookings_behind_the_forecast_lower_prices():
+    """Of those expected to book in the first hours for hour 9 nobody comes."""
+    coming = [(hour * HOUR, 9 * HOUR, 10 * HOUR, 1, 1, 500) for hour in range(9)]
+
+    def later(tracking):
+        era = pool(Foresight(*coming), curvature=0, smoothing=0, tracking=tracking)
+        for hour in range(4):
+            era.update(Feedback(), now=hour * HOUR)
+        return era.prices("gpu", 9 * HOUR, 1, now=3 * HOUR)[0]
+
+    assert later(1.5) < 0.8 * later(0)
+
+
+def test_the_price_is_a_mean_of_what_is_foreseen_and_what_the_slot_would_bring():
+    prices = [offer(pool(Foresight(crowd(5)), curvature=0, local=w), hour=5) for w in (0, 0.5, 1)]
+    assert prices[2] == 900
+    assert prices[1] == pytest.approx((prices[0] + prices[2]) / 2, abs=1)
+
+
+def test_large_requests_pay_for_what_they_displace():
+    spread = [crowd(5, rate) for rate in np.geomspace(50, 5000, 60).astype(int)]
+    era = pool(Foresight(*spread, each=0.15), curvature=2)
+    assert offer(era, hour=5, count=4) > 1.3 * 4 * offer(era, hour=5)
 
 
 def test_floor_and_ceiling_hold_for_each_unit():
@@ -148,6 +182,8 @@ def test_what_is_given_back_lowers_even_a_steady_price():
     [
         ({"curvature": -1}, "curvature"),
         ({"curvature": float("nan")}, "curvature"),
+        ({"local": 1.1}, "local"),
+        ({"tracking": -1}, "tracking"),
         ({"smoothing": 1}, "smoothing"),
         ({"lookahead": HOUR}, "lookahead"),
         ({"interval": 0}, "interval"),
