@@ -182,8 +182,8 @@ def main(
     first-fit     at 65 % of it, at the earliest moment that is free
     basic-econ    between the two; with a linear prior, and with what 7 days taught
 
-    each with and without the penalty on late slots, which comes on top of the price,
-    so that long jobs and late starts cost more than on demand.
+    each with and without the penalty on late slots, which makes long jobs and late
+    starts dearer, up to the on-demand price.
 
     The paper's data is not public. Assumed are a week of requests of 1 to 8 units for
     some hours, whose windows begin at the first half-hour after the submission (30 %

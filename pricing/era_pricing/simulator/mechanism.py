@@ -20,7 +20,7 @@ UNIT: Final = "unit"
 """The configuration that a request of a workload in columns asks for."""
 
 
-DEFAULT_ALGORITHM: Final = "basic-econ"
+DEFAULT_ALGORITHM: Final = "bid-price"
 
 
 def default_predictor(history: Workload | None) -> str:

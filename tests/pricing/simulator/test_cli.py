@@ -84,7 +84,7 @@ def test_run_in_a_process_of_its_own(week: str) -> None:
 
 def test_run_shows_a_table(week: str) -> None:
     text = sim("run", "-w", week, "--capacity", "6", "--no-bound").output
-    assert "welfare" in text and "unit-hour" in text and "basic-econ" in text
+    assert "welfare" in text and "unit-hour" in text and "bid-price" in text
 
 
 def test_run_writes_a_page(week: str, tmp_path: Path) -> None:
@@ -94,7 +94,16 @@ def test_run_writes_a_page(week: str, tmp_path: Path) -> None:
 
 
 def test_run_says_what_a_prior_starts_from(week: str, past: str) -> None:
-    arguments = ("run", "-w", week, "--capacity", "6", "--no-bound", "--predictor", "prior")
+    arguments = (
+        "run",
+        "-w",
+        week,
+        "--capacity",
+        "6",
+        "--no-bound",
+        "--algorithm",
+        "basic-econ/prior",
+    )
     assert "without a history, prior" in sim(*arguments).stderr
     assert sim(*arguments, "--quiet").stderr == ""
     assert sim(*arguments, "--history", past).stderr == ""
@@ -103,7 +112,7 @@ def test_run_says_what_a_prior_starts_from(week: str, past: str) -> None:
 def test_a_workload_is_played_after_its_history(past: str, tmp_path: Path) -> None:
     early = write(demand(rows=120), tmp_path / "early.csv")
     late = write(demand(rows=120, begin=14 * DAY), tmp_path / "late.csv")
-    options = ("--history", past, "--capacity", "6", "--no-bound", "--predictor", "lp")
+    options = ("--history", past, "--capacity", "6", "--no-bound", "--algorithm", "basic-econ/lp")
     moved = sim("run", "-w", early, *options, "--json")
     assert "2 weeks later" in moved.stderr
     same = answer("run", "-w", late, *options)
@@ -120,6 +129,7 @@ def test_options_of_plug_ins(week: str) -> None:
 
 def test_a_cloud_goes_wrong(week: str) -> None:
     arguments = ("run", "-w", week, "--capacity", "6", "--no-bound", "--cloud", "job_mtbf=2")
+    arguments += ("--algorithm", "basic-econ")
     one, two = answer(*arguments), answer(*arguments, "--seed", "1")
     assert one["late_jobs"] > 0 and one["failed"] == one["late_jobs"]
     assert one["welfare"] != two["welfare"]
@@ -209,7 +219,7 @@ def test_bound(week: str) -> None:
 def test_compare_files(week: str, past: str, tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
     found = answer(
-        "compare", "-w", week, "--history", past, "--capacity", "6", "-a", "basic-econ",
+        "compare", "-w", week, "--history", past, "--capacity", "6", "--algorithm", "basic-econ",
         "-a", "first-fit:price=500000/prior", "-p", "prior", "-p", "spread", "-j", "1",
         "--page", str(page),
     )  # fmt: skip
@@ -223,7 +233,7 @@ def test_compare_files(week: str, past: str, tmp_path: Path) -> None:
 def test_compare_drawn_demand() -> None:
     arguments = (
         "compare", "--generate", "poisson", "--capacity", "8", "--days", "1", "--history-days",
-        "1", "--seeds", "2", "-a", "first-fit", "-a", "basic-econ", "-p", "prior", "-j", "1",
+        "1", "--seeds", "2", "-a", "first-fit", "--algorithm", "basic-econ", "-p", "prior", "-j", "1",
         "--no-bound",
     )  # fmt: skip
     found = answer(*arguments)
@@ -235,7 +245,7 @@ def test_compare_drawn_demand() -> None:
 
 def test_compare_gives_an_option_to_those_that_take_it(week: str) -> None:
     found = answer(
-        "compare", "-w", week, "--capacity", "6", "-a", "basic-econ/prior", "-a", "first-fit/prior",
+        "compare", "-w", week, "--capacity", "6", "--algorithm", "basic-econ/prior", "-a", "first-fit/prior",
         "--set", "price=300000", "--no-bound", "-j", "1",
     )  # fmt: skip
     assert [each["options"] for each in found] == [{}, {"price": "300000"}]
@@ -244,8 +254,11 @@ def test_compare_gives_an_option_to_those_that_take_it(week: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("-a", "basic-econ"), "either --workload or --generate"),
-        (("-a", "basic-econ", "--generate", "poisson", "--history", "x.csv"), "--history goes"),
+        (("--algorithm", "basic-econ"), "either --workload or --generate"),
+        (
+            ("--algorithm", "basic-econ", "--generate", "poisson", "--history", "x.csv"),
+            "--history goes",
+        ),
         (("--generate", "poisson"), "--algorithm"),
     ],
 )
