@@ -233,7 +233,7 @@ def test_compare_files(week: str, past: str, tmp_path: Path) -> None:
 def test_compare_drawn_demand() -> None:
     arguments = (
         "compare", "--generate", "poisson", "--capacity", "8", "--days", "1", "--history-days",
-        "1", "--seeds", "2", "-a", "first-fit", "--algorithm", "basic-econ", "-p", "prior", "-j", "1",
+        "1", "--seeds", "2", "-a", "first-fit", "-a", "basic-econ", "-p", "prior", "-j", "1",
         "--no-bound",
     )  # fmt: skip
     found = answer(*arguments)
@@ -245,7 +245,7 @@ def test_compare_drawn_demand() -> None:
 
 def test_compare_gives_an_option_to_those_that_take_it(week: str) -> None:
     found = answer(
-        "compare", "-w", week, "--capacity", "6", "--algorithm", "basic-econ/prior", "-a", "first-fit/prior",
+        "compare", "-w", week, "--capacity", "6", "-a", "basic-econ/prior", "-a", "first-fit/prior",
         "--set", "price=300000", "--no-bound", "-j", "1",
     )  # fmt: skip
     assert [each["options"] for each in found] == [{}, {"price": "300000"}]
