@@ -317,7 +317,8 @@ def main(
         }
         more = None
         if mixed is not None:
-            untaught = untaught_ratios(mixed, seeds_run, workers, progress)
+            bounds = found[mixed.name].bounds
+            untaught = untaught_ratios(mixed, seeds_run, bounds, workers, progress)
             waiting = waiting_changes(mixed, seeds_run, mechanisms, delays, workers, progress)
             more = Extras(untaught, waiting)
     if page is not None:
@@ -453,32 +454,35 @@ def served_by(
 
 
 def untaught_ratios(
-    shape: Shape, seeds: Sequence[int], workers: Workers, progress: Callable[[int], None]
+    shape: Shape,
+    seeds: Sequence[int],
+    bounds: Sequence[float],
+    workers: Workers,
+    progress: Callable[[int], None],
 ) -> dict[str, dict[int, list[float]]]:
     """Welfare over the bound where only a prior is there at first."""
     cases = [(name, factor) for name in reversed(UNTAUGHT) for factor in FACTORS]
     futures = [
-        workers.submit(untaught_ratio, Given(*shape.draw(seed)), seed, name, factor)
+        workers.submit(untaught_welfare, Given(*shape.draw(seed)), seed, name, factor)
         for name, factor in cases
         for seed in seeds
     ]
-    ratios = iter(gather(futures, progress))
+    served = iter(gather(futures, progress))
     found: dict[str, dict[int, list[float]]] = {name: {} for name in UNTAUGHT}
     for name, factor in cases:
-        found[name][factor] = [next(ratios) for _ in seeds]
+        found[name][factor] = [next(served) / bound for bound in bounds]
     return found
 
 
-def untaught_ratio(source: Given, seed: int, algorithm: str, factor: int) -> float:
-    """Welfare over the bound with a prior that is wrong by a factor, for a worker."""
+def untaught_welfare(source: Given, seed: int, algorithm: str, factor: int) -> float:
+    """Welfare in credits with a prior that is wrong by a factor, for a worker."""
     requests, past = source.draw(seed)
     told = prior_of(past or requests.columns, SLOT)
     told["max_price"] *= factor
     predictor = Blend(Prior(**told), LP.from_nothing(CAPACITY, SLOT, seed=seed))
-    bound = omniscient(requests.columns, CAPACITY, SLOT, TOLERANCE)
     options = {"seed": seed} if algorithm == "bid-price" else {}
     plugin = find_algorithm(algorithm)(**options)
-    return served_by(plugin, predictor, requests, past) / bound.value
+    return served_by(plugin, predictor, requests, past)
 
 
 # Waiting.

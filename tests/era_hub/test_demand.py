@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,6 @@ from tests.era_hub.small_market import DAWN, HOUR, Clock, count, job, notebook, 
 
 DAY = 24 * HOUR
 MILLION = 1_000_000
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def market(tmp_path: Path, clock: Clock) -> Iterator[Market]:
-    opened = open_market(tmp_path, clock)
-    yield opened
-    opened.database.close()
 
 
 def seen(market: Market) -> list[SeenRequest]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -30,18 +29,6 @@ from tests.era_hub.small_market import (
 SLOT = 300
 GRANT = 100_000_000
 DAY_AHEAD = 24 * HOUR // SLOT
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def market(tmp_path: Path, clock: Clock) -> Iterator[Market]:
-    opened = open_market(tmp_path, clock)
-    yield opened
-    opened.database.close()
 
 
 def reserve(market: Market, request: Any, user: str = "ann", key: str | None = None) -> Any:

@@ -219,7 +219,7 @@ def test_bound(week: str) -> None:
 def test_compare_files(week: str, past: str, tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
     found = answer(
-        "compare", "-w", week, "--history", past, "--capacity", "6", "--algorithm", "basic-econ",
+        "compare", "-w", week, "--history", past, "--capacity", "6", "-a", "basic-econ",
         "-a", "first-fit:price=500000/prior", "-p", "prior", "-p", "spread", "-j", "1",
         "--page", str(page),
     )  # fmt: skip
@@ -254,11 +254,8 @@ def test_compare_gives_an_option_to_those_that_take_it(week: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--algorithm", "basic-econ"), "either --workload or --generate"),
-        (
-            ("--algorithm", "basic-econ", "--generate", "poisson", "--history", "x.csv"),
-            "--history goes",
-        ),
+        (("-a", "basic-econ"), "either --workload or --generate"),
+        (("-a", "basic-econ", "--generate", "poisson", "--history", "x.csv"), "--history goes"),
         (("--generate", "poisson"), "--algorithm"),
     ],
 )
