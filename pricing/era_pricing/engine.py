@@ -226,6 +226,12 @@ class Era:
         self._overruns.check(now)
         return Decision(True, price, extended, None, quote)
 
+    def quote_extension(self, job_id: str, seconds: int, now: int | None = None) -> Quote:
+        """What `extend` would cost now, without commitment; raises what that raises."""
+        seconds, _ = check(seconds, 0)
+        now = self._advance(now)
+        return self._extending.quote(self._books.find(job_id, now), seconds, now)[0]
+
     def forget(self, job_id: str) -> None:
         """Drop a reservation that was just made, without a trace.
 
@@ -297,6 +303,22 @@ class Era:
             self._overruns.take_ended(),
             self._books.take_moved(),
         )
+
+    @property
+    def price_limits(self) -> tuple[int, int | None]:
+        """Floor and ceiling of the first priced resource, micro-credits per hour."""
+        return self._quoter.price_limits(self.resource)
+
+    def limit_prices(self, price_floor: int, price_ceiling: int | None) -> None:
+        """Change floor and ceiling of the first priced resource, for what is sold from now on.
+
+        Raises
+        ------
+        ValueError
+            If they are no limits; see `PricedResource`.
+        """
+        priced = self._quoter.limit_prices(self.resource, price_floor, price_ceiling)
+        self._news.limit_prices(priced)
 
     @property
     def observation(self) -> Feedback:

@@ -155,5 +155,7 @@ def joined(placements: Iterable[Placement]) -> tuple[Placement, ...]:
 
 def nearest(grid: TimeGrid, first: int, free: IntArray, start: int) -> int:
     """Of the boundaries that `open_boundaries` found, the one nearest to `start`, UTC seconds."""
-    starts = (first + free) * grid.slot
-    return int(starts[np.abs(starts - start).argmin()])
+    after = int(np.searchsorted(free, grid.index_up(start) - first))
+    # The earlier one of two that are equally near.
+    around: list[int] = ((first + free[max(after - 1, 0) : after + 1]) * grid.slot).tolist()
+    return min(around, key=lambda boundary: abs(boundary - start))

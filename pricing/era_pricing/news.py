@@ -29,12 +29,17 @@ class News:
     ) -> None:
         self._books = books
         self._algorithm = algorithm
-        self._priced = priced
+        self._priced = tuple(priced)
         self._prepares = type(algorithm).prepare is not Algorithm.prepare
         self._settles = type(algorithm).settle is not Algorithm.settle
         self._observers = [
             each for each in priced if type(each.predictor).observe is not Predictor.observe
         ]
+
+    def limit_prices(self, new: PricedResource) -> None:
+        """A priced resource has another floor or ceiling."""
+        self._priced = tuple(new if each.name == new.name else each for each in self._priced)
+        self._observers = [new if each.name == new.name else each for each in self._observers]
 
     def slot_begins(self, now: int) -> None:
         """Let the algorithm prepare for the slot that has begun."""

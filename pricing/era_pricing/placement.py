@@ -11,7 +11,7 @@ import numpy.typing as npt
 from era_pricing.arrays import IntArray
 
 BoolArray = npt.NDArray[np.bool_]
-Number = TypeVar("Number", bound=np.integer)
+Number = TypeVar("Number", bound=np.bool_ | np.integer)
 
 
 class Bundle(NamedTuple):
@@ -91,13 +91,7 @@ def open_starts(free: IntArray, need: Need, length: int) -> BoolArray:
     bool array, shape (n - length + 1,)
     """
     if len(free) == 1:
-        open_ = open_slots(free, need)
-        if open_.all():
-            return np.ones(len(open_) - length + 1, dtype=np.bool_)
-        blocked = np.zeros(len(open_) + 1, dtype=np.int64)
-        np.cumsum(~open_, out=blocked[1:])
-        same: BoolArray = blocked[length:] == blocked[: len(blocked) - length]
-        return same
+        return sliding_minimum(open_slots(free, need), length)
     some = [bundle for bundle in need.bundles if any(bundle.units)]
     if not some:
         return np.ones(free.shape[2] - length + 1, dtype=np.bool_)
@@ -151,7 +145,7 @@ def assign(free: IntArray, need: Need) -> Assignment | None:
 
 def most_bundles(there: IntArray, bundle: Bundle) -> int:
     """How many such bundles fit at most in one column of `there`; see `open_slots`."""
-    return int(_count(_per_node(there, bundle._replace(copies=2**62))).max(initial=0))
+    return int(_count(_quotients(there, bundle)).max(initial=0))
 
 
 def _assign(least: IntArray, bundles: tuple[Bundle, ...], tight: bool) -> Assignment | None:
@@ -211,13 +205,18 @@ def _room(free: IntArray, bundles: tuple[Bundle, ...]) -> BoolArray:
 
 def _per_node(free: IntArray, bundle: Bundle) -> IntArray:
     """Bundles that each node holds, no more than are asked for; shape (nodes, ...)."""
+    return np.clip(_quotients(free, bundle), 0, bundle.copies)
+
+
+def _quotients(free: IntArray, bundle: Bundle) -> IntArray:
+    """Bundles that each node holds; below 0 where it is overdrawn."""
     held: IntArray | None = None
     for resource, units in enumerate(bundle.units):
         if units:
             here = free[:, resource] if units == 1 else free[:, resource] // units
             held = here if held is None else np.minimum(held, here)
     assert held is not None
-    return np.clip(held, 0, bundle.copies)
+    return held
 
 
 def _count(held: npt.NDArray[np.integer]) -> IntArray:

@@ -209,10 +209,11 @@ class Plan:
         held = self._spans
         for span in spans:
             for key in self._near.keys(span):
-                if key not in among or key in found:
-                    continue
-                if any(overlap(own, span) for own in held[key]):
-                    found[key] = None
+                if key not in found and key in among:
+                    for own in held[key]:
+                        if overlap(own, span):
+                            found[key] = None
+                            break
         return list(found)
 
     def begin_before(self, slot: int, among: Container[str]) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 from era_pricing.algorithms.base import Algorithm, Market
 from era_pricing.arrays import FloatArray, IntArray
-from era_pricing.bids import Alternative, Bid, BidError, Commitment, ResourceRequest
+from era_pricing.bids import Alternative, Bid, BidError, Commitment, Counts, ResourceRequest
 from era_pricing.books import Books
 from era_pricing.chunks import Chunks
 from era_pricing.configurations import Configuration
@@ -84,6 +85,16 @@ class Quoter:
         overrun = self.overrun_price(placements, bid.overrun) if bid.overrun else 0
         return Quote(tuple(menus), best.alternative, placements, overrun)
 
+    def price_limits(self, name: str) -> tuple[int, int | None]:
+        """See `Era.price_limits`."""
+        return self._priced[name].price_floor, self._priced[name].price_ceiling
+
+    def limit_prices(self, name: str, floor: int, ceiling: int | None) -> PricedResource:
+        """See `Era.limit_prices`."""
+        new = replace(self._priced[name], price_floor=floor, price_ceiling=ceiling)
+        self._priced[name] = new
+        return new
+
     def overrun_price(self, placements: Sequence[Placement], seconds: int) -> int:
         """Price of going on for so long with what ends last, at the price floor."""
         last = last_of(placements)
@@ -96,7 +107,7 @@ class Quoter:
 
     def slot_prices(self, configuration: str, first: int, count: int, now: int) -> IntArray:
         """See `Era.prices`."""
-        need = self.needs.of({configuration: 1})
+        need = self.needs.of(Counts({configuration: 1}))
         out = np.full(count, -1, dtype=np.int64)
         low, high = self._sold(first, count, now)
         if low < high:
@@ -106,7 +117,7 @@ class Quoter:
 
     def forecast(self, configuration: str, first: int, count: int, now: int) -> Forecast:
         """See `Era.forecast`."""
-        need = self.needs.of({configuration: 1})
+        need = self.needs.of(Counts({configuration: 1}))
         found = np.full((3, count), np.nan)
         low, high = self._sold(first, count, now)
         if low < high:
@@ -131,7 +142,7 @@ class Quoter:
 
     def hourly_price(self, configuration: str, now: int) -> int | None:
         """See `Era.hourly_price`."""
-        need = self.needs.of({configuration: 1})
+        need = self.needs.of(Counts({configuration: 1}))
         rate = int(self._slots(need, self._grid.index(now), 1, now).hourly[0])
         return None if rate < 0 else rate
 
@@ -164,10 +175,9 @@ class Quoter:
         latest = min(request.deadline, grid.horizon_end(now))
         if deadline is not None:
             latest = min(latest, deadline)
-        possible = candidate_starts(grid, earliest, latest, slots)
-        if not len(possible):
+        if earliest + slots * grid.slot > latest:
             return self._none(request, need, self._too_short(request, earliest, latest, slots))
-        for starts, fits, first, end in self._looks(need, possible, slots, latest, alone):
+        for starts, fits, first, end in self._looks(need, earliest, latest, slots, alone):
             rates, sold = self._rates(need, first, end - first, now)
             tariff = Tariff(grid, first, rates, sold, commitment is not Commitment.FIXED)
             for_sale, prices = tariff.totals(starts, slots)
@@ -193,7 +203,7 @@ class Quoter:
         return Priced(menu, need, slots * grid.slot, tariff, chunks)
 
     def _looks(
-        self, need: Need, starts: IntArray, slots: int, latest: int, alone: bool
+        self, need: Need, earliest: int, latest: int, slots: int, alone: bool
     ) -> Iterator[tuple[IntArray, BoolArray, int, int]]:
         """Starts to price, where there is room, and the slots [first, end) to look at for them.
 
@@ -201,15 +211,18 @@ class Quoter:
         """
         grid = self._grid
         if self._algorithm.takes_earliest:
-            few = starts[:_FEW]
-            fits = self._room(need, few, slots, alone)
-            if len(few) < len(starts) and not fits.any():
-                few, fits = starts, self._room(need, starts, slots, alone)
+            near = min((grid.index(earliest) + _FEW + slots) * grid.slot, latest)
+            starts = candidate_starts(grid, earliest, near, slots)
+            fits = self._room(need, starts, slots, alone)
+            if near < latest and not fits.any():
+                starts = candidate_starts(grid, earliest, latest, slots)
+                fits = self._room(need, starts, slots, alone)
             at = int(fits.argmax())
-            end = grid.index_up(int(few[at])) + slots
-            yield few[at : at + 1], fits[at : at + 1], grid.index(int(few[at])), end
+            end = grid.index_up(int(starts[at])) + slots
+            yield starts[at : at + 1], fits[at : at + 1], grid.index(int(starts[at])), end
+        starts = candidate_starts(grid, earliest, latest, slots)
         fits = self._room(need, starts, slots, alone)
-        yield starts, fits, grid.index(int(starts[0])), grid.index_up(latest)
+        yield starts, fits, grid.index(earliest), grid.index_up(latest)
 
     def _chunks(
         self,
@@ -384,25 +397,14 @@ class Quoter:
         head = int(int(starts[0]) % slot > 0)
         tail = int(count > 1 and int(starts[-1]) % slot > 0)
         middle = count - head - tail
-        fits = np.ones(count, dtype=np.bool_)
-        if len(free) == 1:
-            open_ = open_slots(free, need)
-            if open_.all():
-                return fits
-            blocked = np.zeros(len(open_) + 1, dtype=np.int64)
-            np.cumsum(~open_, out=blocked[1:])
-            low, high = blocked[head:][:middle], blocked[head + slots :][:middle]
-            np.equal(low, high, out=fits[head : head + middle])
-        elif middle:
+        fits = np.empty(count, dtype=np.bool_)
+        if middle:
             part = free[:, :, head : head + middle + slots - 1]
             fits[head : head + middle] = open_starts(part, need, slots)
         for at in (0,) * head + (count - 1,) * tail:
             begin = int(starts[at]) // slot - first
-            if len(free) == 1:
-                fits[at] = blocked[begin] == blocked[begin + slots + 1]
-            else:
-                part = free[:, :, begin : begin + slots + 1]
-                fits[at] = open_starts(part, need, slots + 1)[0]
+            part = free[:, :, begin : begin + slots + 1]
+            fits[at] = open_starts(part, need, slots + 1)[0]
         return fits
 
     def market(self, name: str, first: int, count: int, now: int) -> Market:

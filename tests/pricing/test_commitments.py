@@ -345,6 +345,18 @@ def test_an_extension_pays_todays_price_for_the_time_after_the_end():
     assert era.release("a", now=HOUR) == 0
 
 
+def test_an_extension_costs_what_was_quoted_and_a_quote_promises_nothing():
+    era = build(predictor=hourly(4, 5, 6))
+    book(era, "a", 1, 0, 1, commitment=FIXED)
+    for seconds in (1, HOUR, 2 * HOUR):
+        assert era.quote_extension("a", seconds).price == era.extend("a", seconds, 0).price
+    assert list(era.promised(0, 3)) == [1, 0, 0]
+    assert era.quote_extension("a", HOUR).price == era.extend("a", HOUR, RICH).price == 336
+    assert not era.quote_extension("a", 48 * HOUR).feasible
+    with pytest.raises(UnknownReservation):
+        era.quote_extension("b", HOUR)
+
+
 def test_an_extension_inside_a_slot_pays_the_rest_of_it_first():
     era = build(predictor=hourly(4, 5, 6))
     book(era, "a", 1, 0.5, 1.5, commitment=FIXED)

@@ -25,7 +25,7 @@ from era_pricing import (
     UnknownReservation,
 )
 from era_pricing.algorithms import OnDemand
-from tests.pricing.small_pool import GPU, HOUR, RICH, ask, change, held
+from tests.pricing.small_pool import GPU, HOUR, RICH, ask, build, change, held
 
 
 def book(era, job_id, arrival, hours=1, count=1, now=0, configuration="gpu"):
@@ -593,3 +593,20 @@ def test_the_forecast_rises_with_what_is_promised(make_era):
     before = era.forecast("gpu", 5 * HOUR, 1).expected[0]
     book(era, "a", 5 * HOUR, count=2)
     assert era.forecast("gpu", 5 * HOUR, 1).expected[0] > before
+
+
+def test_price_limits_change_for_what_is_sold_from_then_on():
+    era = build(price_floor=10, price_ceiling=None)
+    before = era.quote(ask("gpu", HOUR, 0, HOUR)).price
+    kept = era.make_reservation("a", Bid.of(ask("gpu", HOUR, 0, HOUR), RICH)).reservation
+    era.limit_prices(2000, 3000)
+    assert era.price_limits == (2000, 3000)
+    assert 2000 <= era.quote(ask("gpu", HOUR, 0, HOUR)).price <= 3000
+    assert era.hourly_price("four") is None and 4000 <= era.hourly_price("two") <= 6000
+    assert era.reservations() == (kept,)
+    with pytest.raises(ValueError, match="price_ceiling"):
+        era.limit_prices(2000, 1999)
+    assert era.price_limits == (2000, 3000)
+    era.limit_prices(10, None)
+    era.release("a")
+    assert era.quote(ask("gpu", HOUR, 0, HOUR)).price == before

@@ -9,6 +9,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from era_pricing.arrays import IntArray
 from era_pricing.predictors.base import Predictor
 from era_pricing.timegrid import TimeGrid
@@ -69,6 +71,10 @@ class Market:
     def free(self) -> IntArray:
         """Units not promised yet, shape (n,)."""
         return self.capacity - self.promised
+
+    def staying(self, units: int) -> IntArray:
+        """Units promised that can stay beside so many more, shape (n,); others would move."""
+        return np.minimum(self.promised, np.maximum(self.capacity - units, 0))
 
 
 @dataclass(frozen=True, eq=False)

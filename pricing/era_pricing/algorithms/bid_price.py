@@ -34,6 +34,12 @@ _REMEMBERED = 0.9
 _USUAL = 0.6
 """Share of a slot promised at which it costs its dual where prices are steady."""
 
+_OWN = 1.0
+"""Curvature for a request's own units, of which nobody can be wrong."""
+
+_JUST_BELOW = 0.999
+"""Share of the highest value foreseen that a unit costs at most: rounding turns nobody away."""
+
 _LARGEST = float(2**60)
 
 
@@ -47,11 +53,14 @@ class BidPrice(Algorithm):
     exponentially falling weights, over the solutions before. From them on:
 
     - From one solution to the next a unit costs ``dual * exp(c * x)``, where x is the
-      share of the capacity promised since then, and W units cost the integral of that.
-      So large requests pay for the room they take from many small ones, and splitting
-      a request in units changes nothing. c is `curvature` where demand gives way to
-      dearer prices as that of widely spread values does; where it gives way more
+      share of the capacity promised since then. c is `curvature` where demand gives way
+      to dearer prices as that of widely spread values does; where it gives way more
       easily, as where all values are alike, c is less in proportion.
+    - W units cost the integral of a price that rises in the same way, but only as demand
+      itself gives way to them (c = 1), for what is asked now is no sign that the forecast
+      was too low. So large requests pay for the room they take from many small ones, and
+      splitting a request never pays.
+    - No unit costs more than the highest value foreseen: nobody would be left to buy it.
     - Where bookings have run ahead of the solution's, or fallen behind them, the dual is
       raised or lowered (`tracking`). So a forecast that is wrong is corrected by the
       day's own bookings.
@@ -158,32 +167,42 @@ class BidPrice(Algorithm):
         hours = step / HOUR
         duals: FloatArray = np.mean([each.prices for each in found], axis=0) / hours
         soon: FloatArray = np.mean([each.load for each in found], axis=0)
-        curvature = self._curvature * min(
-            _SPREAD / max(fmean(each.yielding for each in found), 1e-9), _STEEPEST
-        )
+        stiffness = min(_SPREAD / max(fmean(each.yielding for each in found), 1e-9), _STEEPEST)
         ahead = np.zeros(len(index))
         if before is not None and start is not None:
             old = self._smoothing
             duals = old * start + (1 - old) * duals
-            curvature = old * before.curvature + (1 - old) * curvature
+            stiffness = old * before.stiffness + (1 - old) * stiffness
             ahead = before.ahead_by(index, outlook)
         posted = duals * np.exp(self._tracking * ahead)
         foreseen = outlook.promised[: room.end // outlook.grid.slot - outlook.first]
         board = _Board(
-            step, room.first, duals, posted, curvature, ahead, soon, outlook.first, foreseen
+            step=step,
+            first=room.first,
+            duals=duals,
+            posted=posted,
+            highest=_highest(outlook.predictor.expected(outlook.now, room.end)[0]),
+            stiffness=stiffness,
+            ahead=ahead,
+            soon=soon,
+            slot=outlook.first,
+            promised_then=foreseen,
         )
         if self._steady:
-            board = _kept(board, before, outlook)
+            board = _kept(board, before, outlook, self._curvature)
         self._boards[outlook.resource] = board
 
     def rates(self, units: int, market: Market) -> IntArray:
         """See `Algorithm.rates`; rounded up, so that splitting never pays."""
         board = self._boards[market.resource]
         capacity = np.maximum(market.capacity, 1).astype(np.float64)
-        since = market.promised - board.promised(market.times // market.slot)
-        cost = _integral((since + units) / capacity, board, market)
-        cost -= _integral(since / capacity, board, market)
-        cost *= capacity
+        since = market.staying(units) - board.promised(market.times // market.slot)
+        posted = board.of_slots(board.posted, market.times // board.step)
+        posted = posted * np.exp(self._curvature * board.stiffness * since / capacity)
+        low = float(market.price_floor)
+        high = max(min(float(market.price_ceiling or _LARGEST), board.highest), low)
+        curvature = min(self._curvature, _OWN) * board.stiffness
+        cost = capacity * _integral(units / capacity, posted, curvature, low, high)
         if self._local:
             cost += self._local * (displaced(units, market) - cost)
         return rounded_up(np.minimum(cost, _LARGEST))
@@ -211,41 +230,47 @@ class BidPrice(Algorithm):
         )
 
 
-def _integral(share: FloatArray, board: _Board, market: Market) -> FloatArray:
+def _integral(
+    share: FloatArray, posted: FloatArray, curvature: float, low: float, high: float
+) -> FloatArray:
     """Integral of a unit's price from 0 to a share of the capacity.
 
-    The price is ``posted * exp(curvature * share)`` between floor and ceiling; the
+    The price is ``posted * exp(curvature * share)`` between `low` and `high`; the
     shares at which it meets them cut the integral into three parts.
     """
-    posted = board.of_slots(board.posted, market.times // board.step)
-    low, high = float(market.price_floor), float(market.price_ceiling or _LARGEST)
-    if not board.curvature:
+    if not curvature:
         return share * np.clip(posted, low, high)
     safe = np.maximum(posted, 1e-9)
-    rises = np.log(low / safe) / board.curvature
-    tops = np.log(high / safe) / board.curvature
-
-    def primitive(x: FloatArray) -> FloatArray:
-        inner = np.clip(x, rises, tops)
-        curve = safe * np.exp(board.curvature * inner) / board.curvature
-        total: FloatArray = curve + low * np.minimum(x - rises, 0)
-        return total + high * np.maximum(x - tops, 0)
-
-    return primitive(share) - primitive(np.zeros_like(share))
+    rises = np.clip(np.log(low / safe) / curvature, 0, share)
+    tops = np.clip(np.log(high / safe) / curvature, rises, share)
+    curve = safe * (np.exp(curvature * tops) - np.exp(curvature * rises)) / curvature
+    total: FloatArray = low * rises + curve + high * (share - tops)
+    return total
 
 
-def _kept(board: _Board, before: _Board | None, outlook: Outlook) -> _Board:
+def _highest(foreseen: Workload) -> float:
+    """Most that a unit and hour are worth to anybody foreseen, or nearly."""
+    if not len(foreseen):
+        return _LARGEST
+    rates = foreseen.value / (foreseen.units * foreseen.duration)
+    return float(rates.max()) * HOUR * _JUST_BELOW
+
+
+def _kept(board: _Board, before: _Board | None, outlook: Outlook, curvature: float) -> _Board:
     """The board up to the horizon, where slots keep the prices they came into view with."""
     slots = outlook.first + np.arange(len(outlook.capacity))
     index = np.arange(board.first, slots[-1] * outlook.grid.slot // board.step + 1)
-    curvature = board.curvature if before is None else before.curvature
-    posted = board.of_slots(board.duals, index) * np.exp(-curvature * _USUAL)
+    stiffness = board.stiffness if before is None else before.stiffness
+    posted = board.of_slots(board.duals, index) * np.exp(-curvature * stiffness * _USUAL)
     if before is not None:
         row = index - before.first
         known = (row >= 0) & (row < len(before.posted))
         posted[known] = before.posted[row[known]]
     nothing = np.zeros(0, dtype=np.int64)
-    return replace(board, posted=posted, curvature=curvature, promised_then=nothing)
+    # What is foreseen changes, and the highest price with it: here it must not fall.
+    return replace(
+        board, posted=posted, highest=_LARGEST, stiffness=stiffness, promised_then=nothing
+    )
 
 
 def _stretch(requests: Workload, durations: IntArray) -> Workload:
@@ -297,8 +322,11 @@ class _Board:
         Seconds, and the absolute index of the first slot.
     duals, posted : FloatArray
         As solved, and as corrected by bookings ahead or behind.
-    curvature
-        How steeply they rise from here on.
+    highest : float
+        Most that a unit costs.
+    stiffness
+        How little demand gives way to dearer prices, 1 for widely spread values: prices
+        rise in proportion as units are promised.
     ahead, soon : FloatArray
         By what share of the capacity bookings are ahead of those foreseen, and the
         units foreseen to be booked before the next solution.
@@ -310,7 +338,8 @@ class _Board:
     first: int
     duals: FloatArray
     posted: FloatArray
-    curvature: float
+    highest: float
+    stiffness: float
     ahead: FloatArray
     soon: FloatArray
     slot: int

@@ -64,8 +64,9 @@ class Exponential(Algorithm):
         high = self._high if self._high is not None else market.price_ceiling
         growth = np.log(max(low * _RANGE if high is None else float(high), low) / low)
         capacity = np.maximum(market.capacity, 1).astype(np.float64)
-        before = self._integral(market.promised, capacity, low, growth)
-        after = self._integral(market.promised + units, capacity, low, growth)
+        staying = market.staying(units)
+        before = self._integral(staying, capacity, low, growth)
+        after = self._integral(staying + units, capacity, low, growth)
         return after - before
 
     def _integral(

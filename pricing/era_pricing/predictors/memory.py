@@ -36,6 +36,7 @@ class Memory:
         self._random = np.random.default_rng(seed)
         self._requests = Workload.empty()
         self._weights: FloatArray = np.zeros(0)
+        self._found: dict[int, tuple[tuple[tuple[int, int], ...], FloatArray]] = {}
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -52,6 +53,7 @@ class Memory:
             )
         self._requests = Workload.concatenate([kept, requests])
         self._weights = np.concatenate((kept_weights, weights))
+        self._found.clear()
 
     def expected(
         self, now: int, until: int, covered: tuple[tuple[int, int], ...], season: Season
@@ -117,7 +119,17 @@ class Memory:
         return mixed
 
     def _shares(self, covered: tuple[tuple[int, int], ...], period: int) -> FloatArray:
-        """Weight of each request among those of the same moment of all periods."""
+        """Weight of each request among those of the same moment of all periods.
+
+        Kept until requests are added: prices are solved many times between two of these.
+        """
+        of, shares = self._found.get(period, ((), self._weights))
+        if of != covered:
+            shares = self._shares_of(covered, period)
+            self._found[period] = covered, shares
+        return shares
+
+    def _shares_of(self, covered: tuple[tuple[int, int], ...], period: int) -> FloatArray:
         submitted = self._requests.submitted
         end = covered[-1][1]
         most = -(-(end - covered[0][0]) // period)

@@ -300,6 +300,8 @@ class _Simulation:
         if not len(for_sale):
             return (np.nan, np.nan, np.nan)
         for_sale.sort()
+        if for_sale[0] == for_sale[-1]:
+            return (float(for_sale[0]) * (HOUR / slot),) * 3
         last = len(for_sale) - 1
         found = np.interp(_SHOWN * last, np.arange(last + 1), for_sale) * (HOUR / slot)
         return (float(found[0]), float(found[1]), float(found[2]))

@@ -106,7 +106,7 @@ def rise(predictor):
 def test_bookings_raise_the_price_at_once_the_less_the_more_alike_values_are():
     spread = [crowd(5, rate) for rate in np.geomspace(50, 5000, 60).astype(int)]
     alike, diverse = rise(Foresight(crowd(5))), rise(Foresight(*spread, each=0.15))
-    assert 1 < alike < 1.3
+    assert 1 <= alike < 1.3
     assert diverse > 1.5
 
 
@@ -135,14 +135,36 @@ def test_large_requests_pay_for_what_they_displace():
     assert offer(era, hour=5, count=4) > 1.3 * 4 * offer(era, hour=5)
 
 
+def test_a_request_pays_less_for_its_own_units_than_what_was_booked_before_makes_them_cost():
+    spread = [crowd(5, rate) for rate in np.geomspace(50, 5000, 60).astype(int)]
+    whole = pool(Foresight(*spread, each=0.15), curvature=4)
+    parts = pool(Foresight(*spread, each=0.15), curvature=4)
+    bid = Bid.of(ask("gpu", HOUR, 5 * HOUR, 6 * HOUR, 2), RICH)
+    first = parts.make_reservation("a", bid, now=0).price
+    assert offer(whole, hour=5, count=4) < 0.9 * (first + offer(parts, hour=5, count=2))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_no_price_is_higher_than_anybody_foreseen_would_pay(count):
+    """So where all values are alike nobody is turned away while units are free."""
+    era = pool(Foresight(crowd(5)), tracking=0, curvature=50)
+    for number in range(4 // count):
+        assert offer(era, hour=5, count=count) <= 500 * count
+        bid = Bid.of(ask("gpu", HOUR, 5 * HOUR, 6 * HOUR, count), 500 * count)
+        assert era.make_reservation(str(number), bid, now=0).accepted
+
+
 def test_floor_and_ceiling_hold_for_each_unit():
-    era = pool(Foresight(crowd(5)), curvature=4, price_floor=10, price_ceiling=600)
+    foresight = Foresight(crowd(5), crowd(9, rate=5000))
+    era = pool(foresight, curvature=4, price_floor=10, price_ceiling=520)
     single = offer(era, hour=5)
-    assert single < 600
-    assert offer(era, hour=5, count=4) < 4 * 600
+    assert single < 520
+    assert offer(era, hour=5, count=4) < 4 * 520
     rest = [offer(era, hour=5, count=n) - offer(era, hour=5, count=n - 1) for n in (2, 3, 4)]
     assert rest == sorted(rest)
-    assert rest[-1] == pytest.approx(600, abs=1)
+    assert rest[-1] == pytest.approx(520, abs=1)
+    dear = pool(Foresight(crowd(5, rate=5000)), price_ceiling=520)
+    assert offer(dear, hour=5, count=4) == pytest.approx(4 * 520, abs=1)
 
 
 def test_the_same_seed_gives_the_same_prices():
