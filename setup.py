@@ -40,6 +40,7 @@ def files(folder: str) -> list[str]:
 
 # What `era_pricing` imports; the notebook side does without it.
 ENGINE = ["numpy>=1.26,<3", "scipy>=1.13,<2"]
+POSTGRES = ["psycopg[binary]>=3.1,<4"]
 CLIENT = ["httpx>=0.27,<1", "pydantic>=2.7,<3", "click>=8.1,<9", "rich>=13,<16"]
 EXTRAS = {
     # The JupyterHub side: service, local spawner, local jobs.
@@ -53,7 +54,10 @@ EXTRAS = {
         "jinja2>=3.1,<4",
         "psutil>=5.9,<8",
         "nvidia-ml-py>=12.535,<14",
+        "prometheus-client>=0.20,<1",
     ],
+    # A PostgreSQL database in place of SQLite.
+    "postgres": POSTGRES,
     # The simulator, `era-sim`.
     "sim": [
         *ENGINE,
@@ -68,12 +72,14 @@ EXTRAS = {
     "demo": ["configurable-http-proxy>=0.4,<0.5", "jupyterlab>=4.2,<5", "scikit-learn>=1.4,<2"],
 }
 EXTRAS["test"] = [
+    *POSTGRES,
     "pytest>=8.2,<10",
     "pytest-asyncio>=1.0,<2",
     "hypothesis>=6.100,<7",
     "playwright>=1.44,<2",
     "jsonschema>=4.21,<5",
     "openapi-spec-validator>=0.7,<1",
+    "schemathesis>=4,<5",
     "ruff>=0.5",
     "mypy>=1.10,<3",
     "import-linter>=2.16,<3",

@@ -1,13 +1,17 @@
-"""What all tests share: a browser for those that are marked ``browser``."""
+"""What all tests share: a browser and a database server for those that are marked so."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from era_hub.store.database import Database
+from tests.postgres import TEMPLATE, PostgresServer, find_postgres
 from tests.running_hub import FAST, RunningHub
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -22,10 +26,17 @@ def find_chromium() -> str | None:
 
 def require_chromium() -> str:
     """The path of Chromium. Without one: skip, or fail under continuous integration."""
-    path = find_chromium()
-    if path:
-        return path
-    reason = f"no Chromium: set ERA_CHROMIUM, or install one of {', '.join(BROWSERS)}"
+    missing = f"no Chromium: set ERA_CHROMIUM, or install one of {', '.join(BROWSERS)}"
+    return find_chromium() or skip_or_fail(missing)
+
+
+def require_postgres() -> Path:
+    """The folder of PostgreSQL's programs. Without: skip, or fail under continuous integration."""
+    return find_postgres() or skip_or_fail("no PostgreSQL server: install the package postgresql")
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip a test; where CI is set, what it needs must be there."""
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         pytest.fail(f"{reason} (required where CI is set)", pytrace=False)
     pytest.skip(reason)
@@ -34,6 +45,22 @@ def require_chromium() -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser"):
         require_chromium()
+    if item.get_closest_marker("postgres"):
+        require_postgres()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, with a template database whose tables are up to date."""
+    server = PostgresServer(require_postgres())
+    try:
+        server.execute(f"CREATE DATABASE {TEMPLATE}")
+        database = Database(server.url(TEMPLATE))
+        database.migrate()
+        database.close()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")

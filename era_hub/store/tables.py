@@ -1,11 +1,26 @@
-"""The tables. Times are integer UTC seconds, money integer micro-credits."""
+"""The tables. Times are integer UTC seconds, money integer micro-credits.
+
+A migration's triggers refuse to change or delete rows of `transactions`, `entries` and
+`audit_log`. SQLite drops them with the table that they guard, so a migration that rebuilds
+one of these has to make its triggers again.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    UniqueConstraint,
+    false,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
 
 # SQLite autoincrements only a plain INTEGER key.
 Key = BigInteger().with_variant(Integer, "sqlite")
@@ -20,8 +35,27 @@ class Base(DeclarativeBase):
     }
 
 
+def where(condition: str) -> dict[str, Any]:
+    """An index of those rows only that are looked for."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+class Versioned:
+    """Rows of which each change counts `version` up, and is refused if another was faster."""
+
+    version: Mapped[int] = mapped_column(server_default="1")
+
+    @declared_attr.directive
+    def __mapper_args__(cls) -> dict[str, Any]:  # noqa: N805
+        return {"version_id_col": cls.__table__.c.version}  # type: ignore[attr-defined]
+
+
 class Account(Base):
-    """Who can hold credits: users, and the market's own accounts."""
+    """Who can hold credits: users, groups, and the market's own accounts.
+
+    `balance` is the sum of the account's entries, kept with them in one transaction.
+    `started` says whether the starting grant of a new user has been given.
+    """
 
     __tablename__ = "accounts"
     __table_args__ = (UniqueConstraint("kind", "name"),)
@@ -30,48 +64,156 @@ class Account(Base):
     kind: Mapped[str]
     name: Mapped[str]
     created: Mapped[int]
+    balance: Mapped[int] = mapped_column(default=0, server_default="0")
+    overdraft: Mapped[int] = mapped_column(default=0, server_default="0")
+    started: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Transaction(Base):
-    """One movement of credits; its entries sum to zero. Never changed, never deleted."""
+    """One movement of credits; its entries sum to zero. Never changed, never deleted.
+
+    `part` is 0 for a reservation's own price, and counts its extensions from 1. `actor` is
+    who caused it: ``market``, ``grant:<id>`` or ``admin:<name>``.
+    """
 
     __tablename__ = "transactions"
-    # One hold, one charge and one refund per reservation: charging twice can't be stored.
-    __table_args__ = (UniqueConstraint("reservation_id", "kind"),)
+    # One hold for each part, one charge and one refund: charging twice can't be stored.
+    __table_args__ = (UniqueConstraint("reservation_id", "kind", "part"),)
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     at: Mapped[int]
     kind: Mapped[str]
     reservation_id: Mapped[str | None] = mapped_column(ForeignKey("reservations.id"))
+    part: Mapped[int] = mapped_column(default=0, server_default="0")
     memo: Mapped[str]
+    actor: Mapped[str] = mapped_column(default="market", server_default="market")
     entries: Mapped[list[Entry]] = relationship(back_populates="transaction")
 
 
 class Entry(Base):
-    """What one transaction does to one account."""
+    """What one transaction does to one account, and the account's balance after it."""
 
     __tablename__ = "entries"
-    __table_args__ = (Index("ix_entries_account", "account_id", "id"),)
+    __table_args__ = (
+        Index("ix_entries_account", "account_id", "id"),
+        Index("ix_entries_transaction", "transaction_id"),
+    )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     transaction_id: Mapped[int] = mapped_column(ForeignKey("transactions.id"))
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
+    lot_id: Mapped[int | None] = mapped_column(ForeignKey("lots.id"))
     amount: Mapped[int]
+    balance: Mapped[int]
     transaction: Mapped[Transaction] = relationship(back_populates="entries")
 
 
-class Reservation(Base):
+class Lot(Base):
+    """Credits that lapse: `remaining` of `amount` is still there.
+
+    What an account has beyond its lots never lapses.
+    """
+
+    __tablename__ = "lots"
+    __table_args__ = (
+        Index("ix_lots_account", "account_id", "expires", **where("remaining > 0")),
+        Index("ix_lots_expires", "expires", **where("remaining > 0")),
+    )
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
+    grant_id: Mapped[int | None] = mapped_column(ForeignKey("grants.id"))
+    amount: Mapped[int]
+    remaining: Mapped[int]
+    expires: Mapped[int]
+
+
+class Grant(Versioned, Base):
+    """Credits given once or periodically, to one account or to every user.
+
+    A tick tops each account up by `amount`, but not above `cap`; see `store.grants`.
+    """
+
+    __tablename__ = "grants"
+    __table_args__ = (Index("ix_grants_next", "next_at", **where("next_at IS NOT NULL")),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str]
+    amount: Mapped[int]
+    period: Mapped[int | None]
+    cap: Mapped[int | None]
+    anchor: Mapped[int]
+    expires_after: Mapped[int | None]
+    next_at: Mapped[int | None]
+    created: Mapped[int]
+    actor: Mapped[str]
+    ended: Mapped[int | None]
+
+
+class GrantTick(Base):
+    """That a grant's tick has been given to an account: it is never given again.
+
+    Without a transaction the account was at the grant's cap.
+    """
+
+    __tablename__ = "grant_ticks"
+    __table_args__ = (Index("ix_grant_ticks_transaction", "transaction_id"),)
+
+    grant_id: Mapped[int] = mapped_column(ForeignKey("grants.id"), primary_key=True)
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    tick: Mapped[int] = mapped_column(primary_key=True)
+    amount: Mapped[int]
+    transaction_id: Mapped[int | None] = mapped_column(ForeignKey("transactions.id"))
+
+
+class Policy(Versioned, Base):
+    """Who pays where a bid does not say: ``own`` or ``group:NAME``; null says nothing."""
+
+    __tablename__ = "policies"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    pays: Mapped[str | None]
+    rank: Mapped[int | None] = mapped_column(unique=True)
+
+
+class Quota(Versioned, Base):
+    """Limits of a user, of every member of a group, of everyone, or of a group in sum.
+
+    `gpu_seconds` are those of one `period`. A null says nothing about its limit.
+    """
+
+    __tablename__ = "quotas"
+    __table_args__ = (UniqueConstraint("kind", "name"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str]
+    gpus: Mapped[int | None]
+    gpu_seconds: Mapped[int | None]
+    period: Mapped[int | None]
+    longest: Mapped[int | None]
+    horizon: Mapped[int | None]
+    configurations: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class Reservation(Versioned, Base):
     """An accepted bid.
 
     `slot_prices` sums to `price`; `gpus` are the indices its workload was given.
     `has_workload` says whether that workload may still exist, and so use them: it
     outlives the reservation by as long as the notebook or job takes to stop.
+    `account_id` is who pays, and `groups` are those of the user when the bid was made.
     """
 
     __tablename__ = "reservations"
     __table_args__ = (
         UniqueConstraint("user", "idempotency_key"),
         Index("ix_reservations_user", "user", "created"),
+        Index("ix_reservations_user_end", "user", "end"),
+        Index("ix_reservations_account_end", "account_id", "end"),
+        Index("ix_reservations_pool", "pool", "created", "id"),
         Index("ix_reservations_state", "state"),
         Index("ix_reservations_has_workload", "has_workload"),
     )
@@ -100,6 +242,8 @@ class Reservation(Base):
     created: Mapped[int]
     ended: Mapped[int | None]
     idempotency_key: Mapped[str | None]
+    account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id"))
+    groups: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     job: Mapped[Job | None] = relationship(back_populates="reservation")
 
 
@@ -142,3 +286,72 @@ class SeenBid(Base):
     value: Mapped[int]
     accepted: Mapped[bool]
     price: Mapped[int | None]
+
+
+class Answer(Base):
+    """The first answer to a call with an Idempotency-Key: the same again gets the same."""
+
+    __tablename__ = "answers"
+    __table_args__ = (Index("ix_answers_at", "at"),)
+
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str]
+    status: Mapped[int]
+    body: Mapped[str]
+    at: Mapped[int]
+
+
+class AuditRecord(Base):
+    """What an admin changed. Never changed, never deleted."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        Index("ix_audit_log_actor", "actor", "id"),
+        Index("ix_audit_log_subject", "subject", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    at: Mapped[int]
+    actor: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    before: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    after: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    request_id: Mapped[str]
+
+
+class PoolSettings(Versioned, Base):
+    """What admins set for a pool. Prices are micro-credits for a unit and an hour."""
+
+    __tablename__ = "pool_settings"
+
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    price_floor: Mapped[int | None]
+    price_ceiling: Mapped[int | None]
+    held_back: Mapped[int]
+
+
+class Maintenance(Versioned, Base):
+    """A time in which `units` of a pool are not for sale; null is all of them."""
+
+    __tablename__ = "maintenance"
+    __table_args__ = (Index("ix_maintenance_pool", "pool", "end"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    pool: Mapped[str]
+    start: Mapped[int]
+    end: Mapped[int]
+    units: Mapped[int | None]
+    reason: Mapped[str]
+
+
+class WriterRow(Base):
+    """Which service writes for a pool, and where the others find it; see `store.election`."""
+
+    __tablename__ = "writers"
+
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    address: Mapped[str]
+    since: Mapped[int]
+    beat: Mapped[int]
