@@ -13,15 +13,36 @@ from .store.tables import Reservation
 
 
 class MarketError(Exception):
-    """A request the market can't follow; the text says why and what would work."""
+    """A request the market can't follow; the text says why and what would work.
+
+    `status` is how HTTP says it.
+    """
+
+    status = 422
 
 
 class NotFound(MarketError):
     """No such reservation or job."""
 
+    status = 404
+
 
 class Conflict(MarketError):
     """Not possible in the reservation's present state."""
+
+    status = 409
+
+
+class Forbidden(MarketError):
+    """Not for this user."""
+
+    status = 403
+
+
+class Outdated(MarketError):
+    """The reservation has changed since the caller looked at it."""
+
+    status = 412
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,14 @@ class Verdict:
     quote: EngineQuote | None
     reservation: models.Reservation | None = None
     job: models.Job | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A reservation that the pool can no longer honour, and what its payer gets back."""
+
+    reservation: models.Reservation
+    refund: int
 
 
 @dataclass(frozen=True)
@@ -54,15 +83,15 @@ class Work:
     environment: dict[str, str]
 
 
-def accepted(row: Reservation, quote: EngineQuote | None) -> Verdict:
-    """The verdict on a bid that has a reservation."""
+def accepted(row: Reservation, payer: str, price: int, quote: EngineQuote) -> Verdict:
+    """The verdict on a bid that was taken, for a new reservation or to extend one."""
     return Verdict(
         True,
-        row.price,
+        price,
         None,
         quote,
-        views.reservation(row),
-        None if row.job is None else views.job(row.job),
+        views.reservation(row, payer),
+        None if row.job is None else views.job(row.job, payer),
     )
 
 
@@ -74,11 +103,12 @@ def declined(decision: Decision) -> str:
     return f"the price is {price} credits, more than the most you would pay"
 
 
-def too_poor(price: int, balance: int) -> str:
+def too_poor(price: int, balance: int, payer: str) -> str:
     """Why an account could not pay."""
+    whose = "your account" if payer == models.OWN else f"the account of {payer}"
     return (
         f"the price is {models.format_credits(price)} credits, but only "
-        f"{models.format_credits(balance)} are free on your account"
+        f"{models.format_credits(balance)} are free on {whose}"
     )
 
 

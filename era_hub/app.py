@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
@@ -13,32 +14,48 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from jupyterhub.services.auth import HubOAuth
 from jupyterhub.utils import url_path_join
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
 from tornado.web import Application as WebApplication
-from traitlets import Float, Integer, Type, Unicode, default
+from traitlets import Bool, Enum, Float, Integer, Type, Unicode, default
 from traitlets.config import Application, catch_config_error
 
 from era_pricing.predictors import SeenRequest
 
 from . import __version__
 from .api import ROUTES, pattern
-from .api.base import BODY_LIMIT, NotFoundHandler
+from .api.base import BODY_LIMIT, Auth, NotFoundHandler
+from .api.events import Streams
+from .api.limits import RateLimit
 from .api.openapi import document
+from .changes import Change, Changes
 from .clouds.base import Cloud
 from .clouds.local import LocalCloud
 from .hub import Hub
+from .logs import FORMATTERS, enter_request, logging_config
 from .market import Market
+from .metrics import Metrics
 from .plugins import ConfigurationError
 from .pool import Pool, amount
 from .reconciler import Reconciler
 from .store.database import Database
 from .store.demand import Demand
+from .store.election import InUse, Writer
+from .upkeep import Upkeep
 from .web import page_routes
 
 # Larger bodies are cut off unread; up to here they get an answer that says so.
 TRANSPORT_LIMIT = 8 * BODY_LIMIT
+
+BODY_SECONDS = 60.0
+"""Seconds for the body of a request to arrive."""
+
+LOOK = 0.5
+"""Seconds between two looks whether another service still writes."""
+
+HANDOVER = 30
+"""Seconds that a service which ends may keep its SQLite file from the next one."""
 
 
 @dataclass
@@ -49,6 +66,20 @@ class Services:
     market: Market
     cloud: Cloud
     reconciler: Reconciler
+    upkeep: Upkeep
+    changes: Changes
+    metrics: Metrics
+    limits: RateLimit
+    streams: Streams
+    hub: Hub
+
+
+class Web(WebApplication):
+    """Names each request before anything is done for it."""
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        enter_request(request.headers.get("X-Request-ID"))
+        return super().find_handler(request, **kwargs)
 
 
 class EraHub(Application):
@@ -98,9 +129,53 @@ class EraHub(Application):
         help="Seconds between a job's SIGTERM and its end; at most a quarter of its time.",
     ).tag(config=True)
 
-    classes = [Pool, LocalCloud, HubOAuth]
+    log_format = Enum(  # type: ignore[assignment]
+        sorted(FORMATTERS),
+        "text",
+        help="`text` for people, or `json`: one object a line. Both name the request that a "
+        "line is about, as the header X-Request-ID does.",
+    ).tag(config=True)
+
+    rate = Float(
+        50.0,
+        min=0,
+        help="Requests a second that one user may make in the long run; 0 for no limit. "
+        "Services, such as the spawner, have none.",
+    ).tag(config=True)
+
+    burst = Integer(200, min=1, help="Requests that one user may make at once.").tag(config=True)
+
+    event_streams = Integer(
+        10, min=1, help="Streams of events that one user may have open, such as pages."
+    ).tag(config=True)
+
+    keepalive = Float(
+        15.0,
+        min=0.1,
+        help="Seconds of silence after which a stream of events says that it still is there: "
+        "fewer than it takes any proxy on the way to cut it.",
+    ).tag(config=True)
+
+    login_check = Float(
+        60.0,
+        min=0.1,
+        help="Seconds after which the hub is asked again whether the login of an open stream "
+        "of events still holds.",
+    ).tag(config=True)
+
+    authenticate_prometheus = Bool(
+        True,
+        help="Whether the metrics need a token. Without, everybody who reaches the service "
+        "reads them, save the sums of what was bid.",
+    ).tag(config=True)
+
+    classes = [Pool, LocalCloud, Auth]
 
     aliases = {"config": "EraHub.config_file"}
+
+    def get_default_logging_config(self) -> dict[str, Any]:
+        """All loggers in one format, on standard error."""
+        return logging_config(self.log_format, self.log_level, type(self).__name__)
 
     @catch_config_error
     def initialize(self, argv: list[str] | None = None) -> None:
@@ -125,20 +200,38 @@ class EraHub(Application):
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         services, hub = await self.build()
-        server = HTTPServer(self.web_application(services), max_body_size=TRANSPORT_LIMIT)
+        server = HTTPServer(
+            self.web_application(services),
+            max_body_size=TRANSPORT_LIMIT,
+            body_timeout=BODY_SECONDS,
+        )
         listen = urlparse(os.environ["JUPYTERHUB_SERVICE_URL"])
         server.listen(listen.port or 80, listen.hostname or "127.0.0.1")
-        loop = asyncio.create_task(services.reconciler.run())
+        loops = [
+            asyncio.create_task(services.upkeep.run()),
+            asyncio.create_task(services.reconciler.run()),
+            asyncio.create_task(self._tell_of_slots(services)),
+        ]
         self.log.info("ERA Hub %s serves at %s", __version__, listen.geturl())
         await stop.wait()
         server.stop()
-        loop.cancel()
-        with suppress(asyncio.CancelledError):
-            await loop
+        await services.streams.close()
+        for loop in loops:
+            loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await loop
         await services.cloud.close()
         await services.reconciler.settle_jobs()
         await hub.close()
+        await services.database.run(services.upkeep.writer.release)
         services.database.close()
+
+    async def _tell_of_slots(self, services: Services) -> None:
+        """Prices are others when a slot begins, though nobody has bid."""
+        slot = services.market.era.grid.slot
+        while True:
+            await asyncio.sleep(slot - time.time() % slot)
+            services.changes.publish(Change("prices"))
 
     async def build(self) -> tuple[Services, Hub]:
         """The parts of the service, with the plan rebuilt from the database."""
@@ -147,7 +240,10 @@ class EraHub(Application):
         database = Database(self.db_url)
         for_sale = pool.for_sale(len(cloud.gpus))
         grant = amount("EraHub.starting_grant", self.starting_grant)
+        changes = Changes()
         await database.run(database.migrate)
+        writer = Writer(database, pool.name, os.environ["JUPYTERHUB_SERVICE_URL"])
+        await self._lead(writer)
         past = await database.run(self._past, database, pool)
         market = Market(
             database=database,
@@ -157,6 +253,8 @@ class EraHub(Application):
             gpus=[gpu.index for gpu in cloud.gpus],
             grant=grant,
             clock=clock,
+            changes=changes,
+            begin=writer.begin,
         )
         try:
             await database.run(market.rebuild)
@@ -171,7 +269,36 @@ class EraHub(Application):
         reconciler = Reconciler(
             market, database, cloud, hub, clock, self.interval, self.lease, self.grace, self.log
         )
-        return Services(database, market, cloud, reconciler), hub
+        upkeep = Upkeep(market, database, writer, clock, self.interval, self.log)
+        services = Services(
+            database,
+            market,
+            cloud,
+            reconciler,
+            upkeep,
+            changes,
+            Metrics(),
+            RateLimit(self.rate, self.burst),
+            Streams(self.event_streams, self.keepalive, self.login_check),
+            hub,
+        )
+        return services, hub
+
+    async def _lead(self, writer: Writer) -> None:
+        """Wait until this service is the one that writes for the pool."""
+        tries = 0
+        while True:
+            try:
+                if await writer.database.run(writer.try_lead):
+                    return
+                if not tries:
+                    self.log.info("Another service writes for pool %s: standing by", writer.pool)
+            except InUse as error:
+                # The service before may still be ending.
+                if tries * LOOK >= HANDOVER:
+                    raise ConfigurationError(f"EraHub.db_url: {error}") from None
+            tries += 1
+            await asyncio.sleep(LOOK)
 
     def _past(self, database: Database, pool: Pool) -> list[SeenRequest]:
         with database.session.begin() as session:
@@ -179,27 +306,41 @@ class EraHub(Application):
 
     def web_application(self, services: Services) -> WebApplication:
         """All routes below the service's prefix."""
-        auth = HubOAuth.instance(parent=self, cache_max_age=60)
+        auth = Auth.instance(parent=self, cache_max_age=60)
         prefix = auth.base_url
         root = url_path_join(prefix, "api/v1/")
         routes: list[Any] = [(root + pattern(path), handler) for path, handler in ROUTES]
         routes += [(url_path_join(prefix, "api/") + ".*", NotFoundHandler)]
         routes += page_routes(prefix)
-        return WebApplication(
+        self._routes = {handler: f"api/v1/{path}" for path, handler in ROUTES}
+        self._measure = services.metrics.request
+        return Web(
             routes,
             services=services,
             openapi=document(ROUTES, root),
             prefix=prefix,
+            authenticate_prometheus=self.authenticate_prometheus,
+            default_handler_class=NotFoundHandler,
             cookie_secret=secrets.token_bytes(32),
             log_function=self._log_request,
         )
 
     def _log_request(self, handler: Any) -> None:
         status, request = handler.get_status(), handler.request
+        spent = request.request_time()
+        route = self._routes.get(type(handler), "other")
+        self._measure(request.method, route, status, spent)
+        level = logging.DEBUG if status < 400 else logging.WARNING
+        if not self.log.isEnabledFor(level):
+            return
         # The path only: a query may hold what nobody should find in a log.
-        level = self.log.debug if status < 400 else self.log.warning
-        spent = 1000 * request.request_time()
-        level("%d %s %s %.1f ms", status, request.method, request.path, spent)
+        facts = {"status": status, "method": request.method, "path": request.path}
+        facts |= {"ms": round(1000 * spent, 1)}
+        principal = getattr(handler, "principal", None)
+        if principal is not None:
+            facts["caller"] = principal.name
+        text = "%d %s %s %.1f ms"
+        self.log.log(level, text, status, request.method, request.path, facts["ms"], extra=facts)
 
 
 def clock() -> int:

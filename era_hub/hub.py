@@ -1,13 +1,20 @@
-"""The Hub's REST API, as far as the reconciler needs it."""
+"""The Hub's REST API, as far as the service needs it."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from .client.calls import path_part
+
+KNOWN_SECONDS = 5.0
+"""How long the hub is not asked again which groups a user is in."""
+
+KNOWN_USERS = 10_000
+"""Most users whose groups are kept in memory."""
 
 
 class HubError(Exception):
@@ -37,6 +44,7 @@ class Hub:
         self._http = httpx.AsyncClient(
             base_url=url.rstrip("/"), headers={"Authorization": f"token {token}"}, timeout=30
         )
+        self._groups: dict[str, tuple[float, tuple[str, ...]]] = {}
 
     async def server(self, user: str, name: str) -> Server | None:
         """The user's server, or None if it is not there.
@@ -50,6 +58,18 @@ class Hub:
         if found is None or not (found.get("ready") or found.get("pending")):
             return None
         return Server(bool(found["ready"]), found["pending"], found.get("user_options") or {})
+
+    async def groups(self, user: str) -> tuple[str, ...]:
+        """The groups a user is in, as of the last few seconds; none if there is no such user."""
+        until, known = self._groups.get(user, (0.0, ()))
+        if time.monotonic() < until:
+            return known
+        answer = await self._request("GET", f"/users/{path_part(user)}", missing_ok=True)
+        known = () if answer is None else tuple(sorted(answer.json().get("groups", ())))
+        if len(self._groups) >= KNOWN_USERS:
+            self._groups.clear()
+        self._groups[user] = (time.monotonic() + KNOWN_SECONDS, known)
+        return known
 
     async def start(self, user: str, name: str, options: dict[str, Any]) -> None:
         """Ask for a server; returns when the Hub has taken the request, not when ready."""

@@ -29,6 +29,9 @@ MICRO = 1_000_000
 MAX_CREDITS = 1_000_000_000
 """The largest amount of credits accepted from outside; keeps sums inside 64 bits."""
 
+OWN = "own"
+"""How a bid names its user's own account; a group's is ``group:NAME``."""
+
 _NUMBER = r"\d+(?:\.\d+)?"
 # Blanks follow one thing only each, so that a long text that fails does so fast.
 _DURATION = re.compile(
@@ -102,6 +105,8 @@ Duration = Annotated[
         mode="validation",
     ),
 ]
+
+AccountName = Annotated[str, Field(pattern=r"^(own|group:[^\x00-\x1f]{1,200})$")]
 
 
 class Model(BaseModel):
@@ -179,6 +184,11 @@ class ReservationRequest(RequestBase):
     user: str | None = Field(
         None, max_length=200, description="on whose behalf; for the spawner's service only"
     )
+    account: AccountName | None = Field(
+        None,
+        description="who pays: `own`, or `group:NAME` for a group you are in; default: as your "
+        "hub's admins have set it",
+    )
 
 
 class JobRequest(RequestBase):
@@ -206,6 +216,11 @@ class JobRequest(RequestBase):
     environment: dict[str, Annotated[str, Field(max_length=32_768)]] = Field(
         default_factory=dict, max_length=200
     )
+    account: AccountName | None = Field(
+        None,
+        description="who pays: `own`, or `group:NAME` for a group you are in; default: as your "
+        "hub's admins have set it",
+    )
 
     @model_validator(mode="after")
     def _something_to_run(self) -> JobRequest:
@@ -220,6 +235,22 @@ class JobRequest(RequestBase):
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
                 raise ValueError(f"{key!r} is not a name for an environment variable")
         return self
+
+
+class ExtensionQuoteRequest(Model):
+    """Ask what more time costs, without commitment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    duration: Duration
+
+
+class ExtensionRequest(ExtensionQuoteRequest):
+    """A bid for more time right after the end of a reservation."""
+
+    value: MicroCredits = Field(
+        description="the most you will pay for the extension, in micro-credits; kept sealed"
+    )
 
 
 class Start(Model):
@@ -243,6 +274,15 @@ class Quote(Model):
     )
 
 
+class ExtensionQuote(Model):
+    """What more time right after the end of a reservation costs now."""
+
+    feasible: bool
+    price: MicroCredits | None = Field(description="of the extension; null if it is not possible")
+    end: datetime = Field(description="when the reservation would end, after whole slots")
+    reason: str | None = Field(None, description="why it is not possible")
+
+
 class Reservation(Model):
     """An accepted bid. The price is fixed."""
 
@@ -262,6 +302,8 @@ class Reservation(Model):
     value: MicroCredits | None = Field(None, description="shown to the owner only")
     price: MicroCredits
     refunded: MicroCredits = 0
+    account: str = Field(OWN, description="who pays: `own` (the user) or `group:NAME`")
+    version: int = Field(1, description="counts the changes; the ETag goes with it")
     gpus: list[int] | None = Field(None, description="GPU indices while active")
     message: str = ""
     created: datetime
@@ -361,11 +403,13 @@ class LedgerEntry(Model):
 
     id: int
     at: datetime
-    kind: Literal["grant", "hold", "refund"]
+    kind: Literal["grant", "withdrawal", "expiry", "hold", "refund"]
     amount: int = Field(description="signed micro-credits")
     balance: int = Field(description="after this entry")
     reservation: str | None = None
+    part: int = Field(0, description="0 for a reservation's first price, then its extensions")
     memo: str
+    expires: datetime | None = Field(None, description="when these credits lapse")
 
 
 class Account(Model):
@@ -375,6 +419,15 @@ class Account(Model):
     balance: int = Field(description="free to spend, in micro-credits")
     held: int = Field(description="set aside for reservations that have not ended")
     entries: list[LedgerEntry] = Field(description="newest first")
+
+
+class AccountSummary(Model):
+    """An account that the caller may pay with."""
+
+    account: str = Field(description="as a bid names it: `own` or `group:NAME`")
+    balance: int = Field(description="free to spend, in micro-credits")
+    held: int = Field(description="set aside for reservations that have not ended")
+    default: bool = Field(description="whether it pays where a bid does not say")
 
 
 class Notice(Model):
@@ -402,6 +455,7 @@ class Problem(Model):
     title: str
     status: int
     detail: str
+    instance: str = Field("", description="the request's id, as in X-Request-ID and the log")
 
 
 class Health(Model):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -90,6 +91,13 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._pauses: dict[str, _Pause] = {}
         self._missing: dict[str, int] = {}
+        self.last_pass: float | None = None
+        """When the last whole pass ended (`time.monotonic`)."""
+
+    @property
+    def postponed(self) -> int:
+        """Reservations whose last step failed and is tried again later."""
+        return sum(each.length > 0 for each in self._pauses.values())
 
     def wake(self) -> None:
         """Something has changed: pass again now."""
@@ -101,6 +109,7 @@ class Reconciler:
             self._woken.clear()
             try:
                 await self.run_once()
+                self.last_pass = time.monotonic()
             except Exception:
                 self.log.exception("A pass of the reconciler failed; the next one follows")
             try:

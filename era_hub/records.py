@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from era_pricing import Decision, ResourceRequest
 from era_pricing import Reservation as Promise
 from era_pricing.predictors import SeenRequest
@@ -15,8 +17,8 @@ def new_reservation(
     promise: Promise,
     wanted: ResourceRequest,
     user: str,
+    groups: Collection[str],
     request: models.ReservationRequest | models.JobRequest,
-    idempotency_key: str | None,
 ) -> Reservation:
     """The row of a bid the engine has just accepted, with its job's if it is one."""
     row = Reservation(
@@ -42,7 +44,7 @@ def new_reservation(
         message="",
         created=promise.made,
         ended=None,
-        idempotency_key=idempotency_key,
+        groups=sorted(groups),
     )
     if isinstance(request, models.JobRequest):
         row.job = Job(
@@ -57,6 +59,13 @@ def new_reservation(
             message="",
         )
     return row
+
+
+def extend(row: Reservation, longer: Promise, value: int) -> None:
+    """Let a row be what its reservation has become by an extension worth so much."""
+    row.end, row.duration = longer.end, longer.end - longer.start
+    row.price, row.slot_prices = longer.price, list(longer.slot_prices)
+    row.value = min(row.value + value, models.MAX_CREDITS * models.MICRO)
 
 
 def promise(row: Reservation, resource: str) -> Promise:

@@ -20,8 +20,11 @@ def text(seconds: int) -> str:
     return f"{when(seconds):%Y-%m-%d %H:%M} UTC"
 
 
-def reservation(row: Reservation) -> models.Reservation:
-    """The public view of a reservation, its sealed value included: strip it for others."""
+def reservation(row: Reservation, payer: str = models.OWN) -> models.Reservation:
+    """The public view of a reservation, its sealed value included: strip it for others.
+
+    `payer` is the account that pays, as a bid names it.
+    """
     active = row.state == models.State.ACTIVE
     return models.Reservation(
         id=row.id,
@@ -40,6 +43,8 @@ def reservation(row: Reservation) -> models.Reservation:
         value=row.value,
         price=row.price,
         refunded=row.refunded,
+        account=payer,
+        version=row.version,
         gpus=row.gpus if active else None,
         message=row.message,
         created=when(row.created),
@@ -47,7 +52,7 @@ def reservation(row: Reservation) -> models.Reservation:
     )
 
 
-def job(row: Job) -> models.Job:
+def job(row: Job, payer: str = models.OWN) -> models.Job:
     """The public view of a job; progress is read from its log by the caller."""
     state = models.JobState(row.state)
     return models.Job(
@@ -59,5 +64,5 @@ def job(row: Job) -> models.Job:
         exit_code=row.exit_code,
         message=row.message,
         directory=row.directory,
-        reservation=reservation(row.reservation),
+        reservation=reservation(row.reservation, payer),
     )

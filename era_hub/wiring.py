@@ -24,6 +24,7 @@ CUSTOM_SCOPES = {
     "custom:era:bid": "Bid for GPU time in the ERA market, and see one's own reservations",
     "custom:era:admin": "See all reservations, accounts and the allocation of the ERA market",
     "custom:era:spawn": "Reserve and start on behalf of users: for the hub's spawner only",
+    "custom:era:metrics": "Read the measurements of the ERA market: for Prometheus",
 }
 ACCESS = f"access:services!service={SERVICE}"
 # What every user needs, and what their notebook's own token is given of it.

@@ -40,6 +40,7 @@ c.JupyterHub.authenticator_class = "dummy"
 c.DummyAuthenticator.password = "market"
 c.Authenticator.allowed_users = {{"ann", "bob", "anna"}}
 c.Authenticator.admin_users = {{"admin"}}
+c.JupyterHub.load_groups = {{"lab": {{"users": ["ann"]}}}}
 c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
 c.Spawner.default_url = "/lab"
 # A stop need not wait for a polite server in tests.

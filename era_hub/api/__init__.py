@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 
-from .account import AccountHandler, NoticesHandler, UserHandler
+from .account import AccountHandler, AccountsHandler, NoticesHandler, UserHandler
+from .admin import ADMIN_ROUTES
 from .base import ApiHandler
+from .events import EventsHandler
 from .jobs import JobHandler, JobsHandler, LogHandler
 from .market import MarketHandler, QuotesHandler
-from .meta import HealthHandler, OpenApiHandler, VersionHandler
+from .meta import HealthHandler, MetricsHandler, OpenApiHandler, VersionHandler
 from .reservations import (
     AllocationHandler,
     ClaimHandler,
+    ExtendHandler,
+    ExtensionQuoteHandler,
     ReservationHandler,
     ReservationsHandler,
 )
@@ -22,13 +26,19 @@ ROUTES: list[tuple[str, type[ApiHandler]]] = [
     ("reservations", ReservationsHandler),
     ("reservations/{id}", ReservationHandler),
     ("reservations/{id}/claim", ClaimHandler),
+    ("reservations/{id}/extend", ExtendHandler),
+    ("reservations/{id}/extend/quote", ExtensionQuoteHandler),
     ("jobs", JobsHandler),
     ("jobs/{id}", JobHandler),
     ("jobs/{id}/log", LogHandler),
     ("account", AccountHandler),
+    ("accounts", AccountsHandler),
     ("notices", NoticesHandler),
     ("allocation", AllocationHandler),
     ("user", UserHandler),
+    *ADMIN_ROUTES,
+    ("events", EventsHandler),
+    ("metrics", MetricsHandler),
     ("health", HealthHandler),
     ("version", VersionHandler),
     ("openapi.json", OpenApiHandler),

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from .. import models, views
 from ..models import Kind, Notice, State
 from .base import ApiHandler, Problem, Scope, endpoint
+from .groups import groups_of
 
 WARN_MINUTES = (5, 15)
 
@@ -16,6 +17,15 @@ class AccountQuery(BaseModel):
 
     user: str | None = Field(None, description="for admins and the spawner: whose")
     limit: int = Field(100, ge=1, le=1000, description="at most so many entries")
+    before: int | None = Field(
+        None, ge=0, lt=1 << 62, description="only entries older than the one of this id"
+    )
+
+
+class AccountsQuery(BaseModel):
+    """Whose accounts."""
+
+    user: str | None = Field(None, description="for admins and the spawner: whose")
 
 
 class UserHandler(ApiHandler):
@@ -35,7 +45,7 @@ class AccountHandler(ApiHandler):
         user = self.looking_at(query.user)
         if user is None:
             raise Problem(422, "user: say whose account")
-        statement = await self.run(self.services.market.statement, user, query.limit)
+        statement = await self.run(self.services.market.statement, user, query.limit, query.before)
         return models.Account(
             name=user,
             balance=statement.balance,
@@ -48,11 +58,29 @@ class AccountHandler(ApiHandler):
                     amount=each.amount,
                     balance=each.balance,
                     reservation=each.reservation_id,
+                    part=each.part,
                     memo=each.memo,
+                    expires=None if each.expires is None else views.when(each.expires),
                 )
                 for each in statement.movements
             ],
         )
+
+
+class AccountsHandler(ApiHandler):
+    """GET accounts"""
+
+    @endpoint(
+        "The accounts that may pay for bids, and their balances",
+        list[models.AccountSummary],
+        query=AccountsQuery,
+    )
+    async def get(self, query: AccountsQuery) -> list[models.AccountSummary]:
+        user = self.looking_at(query.user)
+        if user is None:
+            raise Problem(422, "user: say whose accounts")
+        groups = await groups_of(self, user)
+        return await self.run(self.services.market.accounts, user, groups)
 
 
 class NoticesHandler(ApiHandler):
@@ -62,7 +90,9 @@ class NoticesHandler(ApiHandler):
     async def get(self) -> list[Notice]:
         user = self.looking_at(None)
         market = self.services.market
-        found = await self.run(market.reservations, user=user, current=True, kind=Kind.NOTEBOOK)
+        found = await self.read(
+            lambda: market.reservations(user=user, current=True, kind=Kind.NOTEBOOK)
+        )
         now = market.clock()
         return [notice for each in found if (notice := _ending(each, now)) is not None]
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import wraps
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from jupyterhub.services.auth import HubOAuthenticated
+from jupyterhub.services.auth import HubOAuth, HubOAuthenticated
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from tornado.web import HTTPError, RequestHandler
+from tornado.log import app_log
+from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from era_pricing import BidError
 
 from .. import models
-from ..answers import Conflict, MarketError, NotFound
+from ..answers import MarketError, NotFound
+from ..logs import request_id
+from ..store.database import Unavailable
+from ..store.election import NotLeading
+from . import bodies
 
 if TYPE_CHECKING:
     from ..app import Services
@@ -26,6 +33,10 @@ T = TypeVar("T")
 BODY_LIMIT = 4 << 20
 """Bytes in the body of a request."""
 
+JSON = "application/json"
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+_TOKEN = re.compile(r"[\x21-\x7e]{1,1000}")
+
 
 class Scope(StrEnum):
     """Our custom scopes, each a role in the market."""
@@ -33,14 +44,24 @@ class Scope(StrEnum):
     BID = "custom:era:bid"  # bid and see one's own
     ADMIN = "custom:era:admin"  # see everybody's
     SPAWN = "custom:era:spawn"  # reserve and claim on behalf of users: the spawner
+    METRICS = "custom:era:metrics"  # read the metrics and nothing else: Prometheus
 
 
 class Problem(HTTPError):
-    """An error whose one sentence is meant for the caller."""
+    """An error whose one sentence is meant for the caller.
 
-    def __init__(self, status: int, detail: str) -> None:
+    Parameters
+    ----------
+    status : int
+    detail : str
+    retry_after : float, optional
+        Seconds until it is worth another try.
+    """
+
+    def __init__(self, status: int, detail: str, retry_after: float | None = None) -> None:
         super().__init__(status, detail.replace("%", "%%"))
         self.detail = detail
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,7 @@ class Endpoint:
     body: type[BaseModel] | None
     query: type[BaseModel] | None
     scopes: tuple[Scope, ...]
+    media: str = JSON
 
 
 def endpoint(
@@ -77,17 +99,26 @@ def endpoint(
     body: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
     scopes: tuple[Scope, ...] = (Scope.BID, Scope.ADMIN, Scope.SPAWN),
+    media: str = JSON,
+    fresh: bool = False,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[None]]]:
     """Make a method an endpoint: authorise, validate, call, answer.
 
     The method gets the validated `body` and `query` as keyword arguments, and the
     parts of the path as positional ones; what it returns is the answer. With
-    ``scopes=()`` an endpoint needs no login.
+    ``scopes=()`` an endpoint needs no login. With ``fresh`` the hub is asked once more
+    who is calling: for what admins change. An answer of another `media` type than JSON
+    is bytes, or None if the method has written it itself.
     """
+    adapter = TypeAdapter(answer)
 
     def decorate(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
         @wraps(method)
         async def handle(self: ApiHandler, *path: str) -> None:
+            if self.refusal is not None:
+                raise self.refusal
+            if fresh:
+                self.principal = await self.fresh_principal()
             if scopes:
                 self.require(*scopes)
             inputs: dict[str, BaseModel] = {}
@@ -96,16 +127,55 @@ def endpoint(
             if query is not None:
                 inputs["query"] = self.parse_query(query)
             result = await method(self, *path, **inputs)
-            self.finish(TypeAdapter(answer).dump_json(result))
+            if media == JSON:
+                self._count(inputs.get("body"), result)
+                # Long answers may come written out: a model of each line takes its time.
+                self.finish(result if type(result) is bytes else adapter.dump_json(result))
+            elif result is not None:
+                self.set_header("Content-Type", media)
+                self.finish(result)
 
-        handle.endpoint = Endpoint(summary, answer, body, query, scopes)  # type: ignore[attr-defined]
+        handle.endpoint = Endpoint(summary, answer, body, query, scopes, media)  # type: ignore[attr-defined]
         return handle
 
     return decorate
 
 
-class Handler(HubOAuthenticated, RequestHandler):
+class Auth(HubOAuth):
+    """Identifies callers by header or cookie: a token in a URL would end up in logs."""
+
+    def _get_token_url(self, handler: RequestHandler) -> str:
+        return ""
+
+
+class Discreet(RequestHandler):
+    """Logs no query, and says which request an answer belongs to."""
+
+    def set_default_headers(self) -> None:
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "same-origin")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.clear_header("Server")
+        if name := request_id():
+            self.set_header("X-Request-ID", name)
+
+    def _request_summary(self) -> str:
+        # Tornado logs this; a query may hold what nobody should find in a log.
+        return f"{self.request.method} {self.request.path}"
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        # Not as Tornado does, with the whole URL. What was the caller's mistake is told
+        # to the caller, in words that may repeat what they sent.
+        expected = (HTTPError, MarketError, BidError, Unavailable, NotLeading)
+        if not isinstance(value, expected) or (isinstance(value, HTTPError) and _ours(value)):
+            app_log.error("%s failed", self._request_summary(), exc_info=value)
+
+
+class Handler(HubOAuthenticated, Discreet):
     """Knows the caller without blocking the event loop on the Hub."""
+
+    hub_auth_class = Auth
 
     @property
     def services(self) -> Services:
@@ -117,36 +187,113 @@ class Handler(HubOAuthenticated, RequestHandler):
 
     async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call the market on its writer thread."""
-        return await self.services.database.run(function, *args, **kwargs)
+        timed = self.services.metrics.timed(function)
+        return await self.services.database.run(timed, *args, **kwargs)
 
-    def set_default_headers(self) -> None:
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "same-origin")
-        self.set_header("Cache-Control", "no-store")
-        self.clear_header("Server")
+    async def read(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Call what only reads the database, on a reader thread."""
+        return await self.services.database.read(function, *args, **kwargs)
 
-    def _request_summary(self) -> str:
-        # Tornado logs this; a query may hold what nobody should find in a log.
-        return f"{self.request.method} {self.request.path} ({self.request.remote_ip})"
+    async def fresh_principal(self) -> Principal:
+        """Who is calling, as the hub says now: not as it said a minute ago.
+
+        Raises
+        ------
+        Problem
+            If the login has ended (401), or the user may no longer use the service (403).
+        """
+        token = self.hub_auth.get_token(self)
+        session = self.hub_auth.get_session_id(self)
+        found = self._principal(
+            token
+            and await self._ask_hub(
+                self.hub_auth.user_for_token(token, use_cache=False, session_id=session, sync=False)
+            )
+        )
+        if found is None:
+            raise Problem(401, "your login has ended; log in again")
+        return found
 
     async def _identify(self) -> Principal | None:
+        header = self.request.headers.get("Authorization", "")
+        if header and not _TOKEN.fullmatch(header.partition(" ")[2].strip()):
+            return None  # no token of the hub, and nothing that could be sent on to it
         # The asynchronous look-up: get_current_user would block on a cache miss.
-        model = await self.hub_auth.get_user(self, sync=False)
+        model = await self._ask_hub(self.hub_auth.get_user(self, sync=False))
         self._hub_auth_user_cache = model
+        return self._principal(model)
+
+    def _principal(self, model: dict[str, Any] | None) -> Principal | None:
         if not model:
             return None
         if self.hub_scopes and not self.hub_auth.check_scopes(self.hub_scopes, model):
             raise Problem(403, f"{model['name']} may not use this service")
         return Principal(model["name"], model.get("kind", "user"), frozenset(model["scopes"]))
 
+    async def _ask_hub(self, question: Awaitable[T]) -> T:
+        try:
+            return await question
+        except HTTPError as error:
+            # It is logged by what asked, in more detail than a caller should see.
+            detail = "the hub can't be asked who is calling; try again in a moment"
+            raise Problem(503, detail, retry_after=5) from error
 
+
+@stream_request_body
 class ApiHandler(Handler):
-    """An endpoint of the REST API: JSON in, JSON or problem details out."""
+    """An endpoint of the REST API: JSON in, JSON or problem details out.
+
+    Bodies are read piece by piece, after it is known who is calling: nothing is kept of
+    one that is too long, or of one whose sender is refused. It is read to its end all
+    the same, since a connection that is closed before takes the answer with it.
+    """
+
+    refusal: HTTPError | None
+    """Why the request is not taken, to be raised when its body has been read."""
+
+    def initialize(self) -> None:
+        self.principal = None
+        self.refusal = None
+        self._body = bytearray()
+        self._size = 0
+
+    async def prepare(self) -> None:
+        try:
+            await super().prepare()
+            self._admit()
+        except HTTPError as refusal:
+            self.refusal = refusal
+
+    def _admit(self) -> None:
+        """Refuse who asks too fast, and headers that make no sense."""
+        caller = self.principal
+        if caller is not None and caller.kind == "user":
+            wait = self.services.limits.take(caller.name)
+            if wait:
+                self.services.metrics.limited.inc()
+                raise Problem(429, f"too many requests; try again in {wait:.2g} s", wait)
+        key = self.request.headers.get("Idempotency-Key")
+        if key is not None and not _KEY.fullmatch(key):
+            raise Problem(
+                422, "Idempotency-Key: 1 to 200 letters, digits and signs, without blanks"
+            )
+
+    def data_received(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self.refusal is None and self._size <= BODY_LIMIT:
+            self._body += chunk
+        else:
+            self._body.clear()
+
+    async def head(self, *path: str) -> None:
+        """As GET; Tornado leaves the body out."""
+        await self.get(*path)  # type: ignore[misc]
 
     def set_default_headers(self) -> None:
         super().set_default_headers()
-        self.set_header("Content-Type", "application/json")
+        self.set_header("Content-Type", JSON)
         self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        self.set_header("Cross-Origin-Resource-Policy", "same-origin")
 
     def require(self, *scopes: Scope) -> Principal:
         """The caller, if they hold one of the scopes."""
@@ -198,24 +345,52 @@ class ApiHandler(Handler):
     # -- validation -----------------------------------------------------------
 
     def parse_body(self, model: type[BaseModel]) -> BaseModel:
-        if len(self.request.body) > BODY_LIMIT:
+        if self._size > BODY_LIMIT:
             raise Problem(
                 413,
-                f"the body has {len(self.request.body):,} bytes, more than {BODY_LIMIT:,}; "
+                f"the body has {self._size:,} bytes, more than {BODY_LIMIT:,}; "
                 "leave large files where the job can read them",
             )
         try:
-            return model.model_validate_json(self.request.body or b"{}")
-        except ValidationError as error:
-            raise Problem(422, explain(error)) from None
+            if self._size:
+                bodies.check_headers(self.request.headers)
+            return bodies.parse(bytes(self._body), model)
+        except bodies.BadBody as error:
+            raise Problem(error.status, str(error)) from None
 
     def parse_query(self, model: type[BaseModel]) -> BaseModel:
-        arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        arguments = {}
+        for name in self.request.query_arguments:
+            values = self.get_query_arguments(name, strip=False)
+            if len(values) > 1:
+                raise Problem(422, f"{name[:100]}: given more than once")
+            arguments[name] = values[0]
+        if self.refusal is not None:
+            raise self.refusal
         arguments.pop("_xsrf", None)
         try:
             return model.model_validate(arguments)
         except ValidationError as error:
-            raise Problem(422, explain(error)) from None
+            raise Problem(422, bodies.explain(error)) from None
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        # Refused later, like everything else, when the body has been read.
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError:
+            self.refusal = Problem(400, "path and query must be UTF-8")
+            return ""
+        # No name or id holds one, and some databases take offence.
+        if "\0" in text:
+            self.refusal = Problem(400, "path and query may not hold NUL characters")
+        return text
+
+    # -- metrics ----------------------------------------------------------------
+
+    def _count(self, body: BaseModel | None, result: Any) -> None:
+        if isinstance(result, models.Outcome):
+            kind = models.Kind.JOB if isinstance(body, models.JobRequest) else models.Kind.NOTEBOOK
+            self.services.metrics.bid(kind, result.accepted, getattr(body, "value", 0))
 
     # -- problems ---------------------------------------------------------------
 
@@ -224,27 +399,36 @@ class ApiHandler(Handler):
         status, detail = _problem(status_code, error)
         self.set_status(status)
         self.set_header("Content-Type", "application/problem+json")
+        wait = getattr(error, "retry_after", 5 if status == 503 else None)
+        if wait is not None:
+            self.set_header("Retry-After", str(math.ceil(wait)))
+        if status == 401:
+            self.set_header("WWW-Authenticate", "Bearer")
+        if self.request.method not in self.SUPPORTED_METHODS:
+            # Tornado answers before the body is read, and hangs up.
+            self.set_header("Connection", "close")
         title = HTTPStatus(status).phrase
-        self.finish(models.Problem(title=title, status=status, detail=detail).model_dump_json())
-
-    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        if not isinstance(value, (MarketError, BidError)):
-            super().log_exception(typ, value, tb)
+        problem = models.Problem(
+            title=title, status=status, detail=detail, instance=request_id() or ""
+        )
+        self.finish(problem.model_dump_json())
 
 
 class NotFoundHandler(ApiHandler):
     """Any other path below the API."""
 
     async def prepare(self) -> None:
-        raise Problem(404, f"there is no endpoint {self.request.path}; see openapi.json")
+        """Not a word about who is calling: there is nothing to find here for anybody."""
+
+    def _missing(self, *path: str) -> NoReturn:
+        raise Problem(404, f"there is no endpoint {self.request.path[:200]}; see openapi.json")
+
+    get = head = post = put = patch = delete = options = _missing
 
 
-def explain(error: ValidationError) -> str:
-    """One sentence from pydantic's findings: which field, and what is wrong with it."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {what}" if where else what
+def _ours(error: HTTPError) -> bool:
+    """Whether it is the service's fault, or nobody's, and not the caller's."""
+    return error.status_code >= 500 and not isinstance(error, Problem)
 
 
 def _problem(status: int, error: BaseException | None) -> tuple[int, str]:
@@ -252,12 +436,10 @@ def _problem(status: int, error: BaseException | None) -> tuple[int, str]:
         return error.status_code, error.detail
     if isinstance(error, BidError):
         return 422, str(error)
-    if isinstance(error, NotFound):
-        return 404, str(error)
-    if isinstance(error, Conflict):
-        return 409, str(error)
     if isinstance(error, MarketError):
-        return 422, str(error)
+        return error.status, str(error)
+    if isinstance(error, (Unavailable, NotLeading)):
+        return 503, str(error)
     if isinstance(error, HTTPError):
         return status, error.reason or HTTPStatus(status).phrase
     return 500, "something went wrong in the service; its log says what"

@@ -9,7 +9,11 @@ from pydantic import BaseModel, Field
 from .. import models
 from ..models import JobState
 from .base import ApiHandler, Scope, endpoint
-from .reservations import ListQuery, ReservationsHandler
+from .groups import groups_of
+from .lists import ListQuery, page
+from .once import once
+from .reservations import BidHandler
+from .versions import VersionedHandler
 
 # A progress bar as tqdm and its kin print it: " 45%|####      | 45/100".
 BAR = re.compile(rb"(\d{1,3})%\|")
@@ -23,16 +27,14 @@ class LogQuery(BaseModel):
     offset: int = Field(0, ge=0, description="in bytes")
 
 
-class JobsHandler(ReservationsHandler):
+class JobsHandler(BidHandler):
     """GET and POST jobs"""
 
     @endpoint("Background jobs, newest first", list[models.Job], query=ListQuery)
     async def get(self, query: ListQuery) -> list[models.Job]:
-        user = self.looking_at(query.user, query.everybody)
-        found = await self.run(
-            self.services.market.jobs, user=user, current=query.current, limit=query.limit
-        )
-        return [await see(self, each) for each in found]
+        narrowed = {**query.narrowed(), "user": self.looking_at(query.user, query.everybody)}
+        found = await self.read(lambda: self.services.market.jobs(**narrowed))
+        return [await see(self, each) for each in page(self, query, found)]
 
     @endpoint(
         "Bid for a background job",
@@ -41,19 +43,24 @@ class JobsHandler(ReservationsHandler):
         scopes=(Scope.BID,),
     )
     async def post(self, body: models.JobRequest) -> models.JobOutcome:
-        verdict = await self.bid(self.acting_for(None), body)
-        job = verdict.job and await see(self, verdict.job)
-        return models.JobOutcome(job=job, **await self.outcome(body, verdict))
+        user = self.acting_for(None)
+        groups = await groups_of(self, user)
+        outcome = await once(self, models.JobOutcome, body, self._reserve, user, body, groups)
+        self.decided(outcome)
+        return outcome
+
+    def _reserve(
+        self, user: str, body: models.JobRequest, groups: tuple[str, ...]
+    ) -> models.JobOutcome:
+        return self.outcome(self.services.market.reserve(user, body, groups), body)
 
 
-class OneJobHandler(ApiHandler):
+class OneJobHandler(VersionedHandler):
     """What is done with one job."""
 
     async def own_job(self, job_id: str) -> models.Job:
         """A job the caller may see and end: their own, or any for admins and the spawner."""
-        job = await self.run(self.services.market.job, job_id)
-        self.may_see(job.reservation)
-        return job
+        return _seen(self, await self.read(self.services.market.job, job_id))
 
 
 class JobHandler(OneJobHandler):
@@ -61,14 +68,21 @@ class JobHandler(OneJobHandler):
 
     @endpoint("One background job", models.Job)
     async def get(self, job_id: str) -> models.Job:
-        return await see(self, await self.run(self.services.market.job, job_id))
+        job = await see(self, await self.read(self.services.market.job, job_id))
+        self.tag(job)
+        return job
 
     @endpoint("Stop a job, or take it out of the queue", models.Job)
     async def delete(self, job_id: str) -> models.Job:
         await self.own_job(job_id)
-        await self.run(self.services.market.give_back, job_id)
+        ended = await once(self, models.Job, None, self._cancel, job_id)
         self.services.reconciler.wake()
-        return await see(self, await self.run(self.services.market.job, job_id))
+        return ended
+
+    def _cancel(self, job_id: str) -> models.Job:
+        market = self.services.market
+        market.give_back(job_id, versions=self.versions())
+        return _seen(self, market.job(job_id))
 
 
 class LogHandler(OneJobHandler):
@@ -91,13 +105,17 @@ class LogHandler(OneJobHandler):
 
 async def see(handler: ApiHandler, job: models.Job) -> models.Job:
     """The job as the caller may see it, with progress as its log tells."""
-    shown = job.model_copy(update={"reservation": handler.may_see(job.reservation)})
+    shown = _seen(handler, job)
     if job.state is JobState.RUNNING:
         tail = await handler.services.cloud.read_log(job.id, job.user, -TAIL, TAIL)
         bars = BAR.findall(tail)
         if bars:
             shown.progress = min(int(bars[-1]), 100) / 100
     return shown
+
+
+def _seen(handler: ApiHandler, job: models.Job) -> models.Job:
+    return job.model_copy(update={"reservation": handler.may_see(job.reservation)})
 
 
 def _whole_characters(raw: bytes) -> bytes:

@@ -9,10 +9,30 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from .. import __version__, models
-from .base import ApiHandler, Endpoint
+from .base import JSON, ApiHandler, Endpoint
+from .events import STREAM
 
 REF = "#/components/schemas/{model}"
-METHODS = ("get", "post", "delete")
+METHODS = ("get", "post", "put", "patch", "delete")
+PROBLEMS = {
+    400: "Path or query are not UTF-8",
+    401: "No login, or one that has ended",
+    403: "The login lacks a scope, or may not see this",
+    404: "There is no such thing, or the caller may not know of it",
+    409: "Not possible in the present state",
+    412: "It was changed meanwhile",
+    413: "The body is too long",
+    415: "The body is not JSON by its headers",
+    422: "A field or the query makes no sense",
+    428: "The version that is to be changed is missing",
+    429: "Too many requests",
+    503: "The hub or the database does not answer",
+}
+HEADERS = {
+    "X-Request-ID": "names the request, here and in the log; that of the request if it had one",
+    "ETag": "changes with the answer; send it as If-None-Match to get 304 while it is the same",
+    "Retry-After": "seconds until another try makes sense",
+}
 
 
 def document(routes: list[tuple[str, type[ApiHandler]]], server: str) -> dict[str, Any]:
@@ -63,16 +83,7 @@ def _operation(path: str, method: str, each: Endpoint) -> dict[str, Any]:
         "summary": each.summary,
         "operationId": f"{method}-" + re.sub(r"[^a-z]+", "-", path).strip("-"),
         "parameters": _parameters(path, each),
-        "responses": {
-            "200": {
-                "description": "OK",
-                "content": {"application/json": {"schema": _schema(each.answer)}},
-            },
-            "default": {
-                "description": "A problem, in one sentence",
-                "content": {"application/problem+json": {"schema": _schema(models.Problem)}},
-            },
-        },
+        "responses": _responses(path, method, each),
         "security": [{"token": []}] if each.scopes else [],
     }
     if each.scopes:
@@ -82,17 +93,68 @@ def _operation(path: str, method: str, each: Endpoint) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": _schema(each.body)}},
         }
-    if method == "post" and each.body is not None and path != "quotes":
+    if method != "get" and not _asks_only(path):
         operation["parameters"].append(
             {
                 "name": "Idempotency-Key",
                 "in": "header",
                 "schema": {"type": "string"},
-                "description": "a request repeated with the same key reserves nothing more: "
-                "the answer is the first reservation as it is now",
+                "description": "a call repeated with the same key is not made again: its first "
+                "answer is given once more, and 422 if it asks for something else",
             }
         )
     return operation
+
+
+def _responses(path: str, method: str, each: Endpoint) -> dict[str, Any]:
+    schema = _schema(each.answer) if each.media == JSON else {"type": "string"}
+    kind = each.media.partition(";")[0]
+    kept = ["ETag"] if method == "get" and kind != STREAM else []
+    found: dict[str, Any] = {
+        "200": {
+            "description": "OK",
+            "headers": _headers("X-Request-ID", *kept),
+            "content": {kind: {"schema": schema}},
+        }
+    }
+    if kept:
+        found["304"] = {
+            "description": "As the client has it already",
+            "headers": _headers("X-Request-ID", *kept),
+        }
+    for status in _statuses(path, method, each):
+        waits = ["Retry-After"] if status in (429, 503) else []
+        found[str(status)] = {
+            "description": PROBLEMS[status],
+            "headers": _headers("X-Request-ID", *waits),
+            "content": {"application/problem+json": {"schema": _schema(models.Problem)}},
+        }
+    return found
+
+
+def _statuses(path: str, method: str, each: Endpoint) -> list[int]:
+    """Which problems there may be."""
+    found = {400, 503}
+    if each.scopes:
+        found |= {401, 403, 422, 429}
+    if "{" in path or each.query is not None:
+        found |= {404}
+    if each.query is not None or each.body is not None:
+        found |= {422}
+    if each.body is not None:
+        found |= {413, 415}
+    if method != "get":
+        found |= {404, 409, 412, 428}
+    return sorted(found)
+
+
+def _asks_only(path: str) -> bool:
+    """Whether a path takes a body but changes nothing."""
+    return path.rpartition("/")[2] in ("quote", "quotes")
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
 
 
 def _parameters(path: str, each: Endpoint) -> list[dict[str, Any]]:

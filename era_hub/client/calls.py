@@ -7,6 +7,7 @@ returns the answer, the asynchronous one an awaitable of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -42,6 +43,7 @@ class Calls(ABC):
         body: BaseModel | None = None,
         params: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
+        version: int | None = None,
     ) -> Any:
         """Send one request and parse the answer as `answer`."""
 
@@ -72,13 +74,26 @@ class Calls(ABC):
         everybody: bool = False,
         current: bool = False,
         kind: models.Kind | None = None,
+        state: models.State | None = None,
+        configuration: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
     ) -> Any:
-        """Reservations, newest first: one's own; for admins those of `user`, or everybody's."""
+        """Reservations, newest first: one's own; for admins those of `user`, or everybody's.
+
+        `since` and `until` narrow them to what overlaps with the time between.
+        """
         params = {
             "user": user,
             "everybody": everybody or None,
             "current": current or None,
             "kind": kind,
+            "state": state,
+            "configuration": configuration,
+            "since": None if since is None else since.isoformat(),
+            "until": None if until is None else until.isoformat(),
+            "limit": limit,
         }
         return self._call("GET", "reservations", list[models.Reservation], params=params)
 
@@ -86,9 +101,35 @@ class Calls(ABC):
         """One `models.Reservation`."""
         return self._call("GET", f"reservations/{path_part(reservation_id)}", models.Reservation)
 
-    def give_back(self, reservation_id: str) -> Any:
-        """Cancel (before its start) or release a reservation; harmless when repeated."""
-        return self._call("DELETE", f"reservations/{path_part(reservation_id)}", models.Reservation)
+    def give_back(self, reservation_id: str, version: int | None = None) -> Any:
+        """Cancel (before its start) or release a reservation; harmless when repeated.
+
+        With `version` only if it has not changed since it was at that.
+        """
+        path = f"reservations/{path_part(reservation_id)}"
+        return self._call("DELETE", path, models.Reservation, version=version)
+
+    def extend(
+        self,
+        reservation_id: str,
+        request: models.ExtensionRequest,
+        idempotency_key: str | None = None,
+        version: int | None = None,
+    ) -> Any:
+        """Bid for more time after the end of a reservation or job; a `models.JobOutcome`."""
+        return self._call(
+            "POST",
+            f"reservations/{path_part(reservation_id)}/extend",
+            models.JobOutcome,
+            body=request,
+            idempotency_key=idempotency_key,
+            version=version,
+        )
+
+    def quote_extension(self, reservation_id: str, request: models.ExtensionQuoteRequest) -> Any:
+        """What more time costs now, a `models.ExtensionQuote`; commits nobody."""
+        path = f"reservations/{path_part(reservation_id)}/extend/quote"
+        return self._call("POST", path, models.ExtensionQuote, body=request)
 
     def claim(self, reservation_id: str) -> Any:
         """Start a reservation and get its GPUs; for the spawner's service only."""
@@ -126,6 +167,10 @@ class Calls(ABC):
     def account(self, user: str | None = None) -> Any:
         """Balance and ledger, a `models.Account`."""
         return self._call("GET", "account", models.Account, params={"user": user})
+
+    def accounts(self, user: str | None = None) -> Any:
+        """The accounts that may pay for bids, a list of `models.AccountSummary`."""
+        return self._call("GET", "accounts", list[models.AccountSummary], params={"user": user})
 
     def notices(self) -> Any:
         """What the caller should know now, a list of `models.Notice`."""

@@ -114,6 +114,7 @@ def _request(
     body: BaseModel | None = None,
     params: dict[str, Any] | None = None,
     idempotency_key: str | None = None,
+    version: int | None = None,
 ) -> dict[str, Any]:
     request: dict[str, Any] = {
         "params": {key: value for key, value in (params or {}).items() if value is not None}
@@ -123,6 +124,8 @@ def _request(
         request["headers"] = {"Content-Type": "application/json"}
     if idempotency_key:
         request.setdefault("headers", {})["Idempotency-Key"] = idempotency_key
+    if version is not None:
+        request.setdefault("headers", {})["If-Match"] = f'"{version}"'
     return request
 
 

@@ -14,6 +14,7 @@ from era_hub.models import micro_credits
 from era_hub.pool import Pool
 from era_hub.store.database import Database
 from era_hub.store.demand import Demand
+from era_hub.store.election import Writer
 from era_hub.store.tables import Account, Entry
 from era_hub.views import when
 
@@ -38,6 +39,19 @@ def open_market(
     """The market as the service opens it; once more on the same folder is a restart."""
     database = Database(f"sqlite:///{folder / 'era.sqlite'}")
     database.migrate()
+    return market_on(database, clock, gpus=gpus, grant=grant, **pool)
+
+
+def market_on(
+    database: Database,
+    clock: Clock,
+    *,
+    gpus: int = 8,
+    grant: str = "100",
+    writer: Writer | None = None,
+    **pool: Any,
+) -> Market:
+    """The same on a database whose tables are up to date."""
     settings = Pool(**pool)
     for_sale = settings.for_sale(gpus)
     with database.session.begin() as session:
@@ -50,6 +64,7 @@ def open_market(
         gpus=range(gpus),
         grant=micro_credits(grant),
         clock=clock,
+        begin=writer and writer.begin,
     )
     market.rebuild()
     return market

@@ -31,9 +31,9 @@ GRANT = 100_000_000
 DAY_AHEAD = 24 * HOUR // SLOT
 
 
-def reserve(market: Market, request: Any, user: str = "ann", key: str | None = None) -> Any:
+def reserve(market: Market, request: Any, user: str = "ann") -> Any:
     """The reservation of a bid that must be accepted."""
-    verdict = market.reserve(user, request, key)
+    verdict = market.reserve(user, request)
     assert verdict.accepted, verdict.reason
     return verdict.reservation
 
@@ -264,33 +264,6 @@ def test_a_running_server_may_be_reserved_anew(market: Market, clock: Clock) -> 
 def test_a_server_given_back_can_be_reserved_again(market: Market) -> None:
     market.give_back(reserve(market, notebook()).id)
     reserve(market, notebook())
-
-
-# -- idempotency --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("request_", [notebook(), job()], ids=["notebook", "job"])
-def test_the_same_key_gets_the_first_answer_and_is_charged_once(
-    market: Market, request_: Any
-) -> None:
-    first = market.reserve("ann", request_, "key")
-    before = rows(market)
-    again = market.reserve("ann", notebook(gpus=4), "key")
-    assert (again.accepted, again.price) == (True, first.price)
-    assert (again.reservation, again.job) == (first.reservation, first.job)
-    assert rows(market) == before
-    assert balance(market) == GRANT - (first.price or 0)
-
-
-def test_keys_are_each_users_own(market: Market) -> None:
-    for user, key in (("ann", "key"), ("bob", "key"), ("ann", "other"), *[("ann", None)] * 2):
-        reserve(market, job(), user, key)
-    assert count(market.database, Reservation) == 5
-
-
-def test_a_declined_bid_can_be_raised_under_the_same_key(market: Market) -> None:
-    assert not market.reserve("ann", notebook(value="0"), "key").accepted
-    assert market.reserve("ann", notebook(), "key").accepted
 
 
 # -- claims -------------------------------------------------------------------
@@ -667,6 +640,7 @@ def test_gpus_stay_with_their_workload_across_a_restart(tmp_path: Path, clock: C
 def test_with_fewer_gpus_the_last_promises_are_given_up(tmp_path: Path, clock: Clock) -> None:
     market = open_market(tmp_path, clock)
     first = reserve(market, notebook(gpus=2))
+    clock.now += 1
     second = reserve(market, notebook(gpus=3), "bob")
     running = reserve(market, job(gpus=1), "carl")
     queued = reserve(market, job(gpus=2, arrival=DAWN + HOUR, deadline=DAWN + 2 * HOUR), "dora")

@@ -42,7 +42,6 @@ class Histories(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.clock = Clock()
         self.market = open_market(Path(self.folder.name), self.clock, **POOL)
-        self.keys: dict[tuple[str, str], str] = {}
 
     def teardown(self) -> None:
         self.market.database.close()
@@ -79,7 +78,6 @@ class Histories(RuleBasedStateMachine):
         ahead=st.one_of(st.just(0), st.integers(-HOUR, 3 * HOUR)),
         slack=st.integers(0, 3 * HOUR),
         value=st.one_of(st.just(10**9), st.integers(0, 10_000_000)),
-        key=st.sampled_from([None, None, None, "k1", "k2"]),
     )
     def reserve(
         self,
@@ -91,7 +89,6 @@ class Histories(RuleBasedStateMachine):
         ahead: int,
         slack: int,
         value: int,
-        key: str | None,
     ) -> Any:
         arrival = self.clock.now + ahead
         request = bid(
@@ -103,20 +100,14 @@ class Histories(RuleBasedStateMachine):
             **({"server_name": server} if bid is notebook else {}),
         )
         balance = self.market.statement(user).balance
-        if key is not None and (user, key) in self.keys:
-            repeated = self.market.reserve(user, request, key).reservation
-            assert repeated is not None
-            assert repeated.id == self.keys[user, key]
-            assert self.market.statement(user).balance == balance
-            return repeated.id
         quote = self.market.quote(request)
         wanted = quote.price is not None and quote.price <= value
         if bid is notebook and wanted and self.waits(user, server, quote):
             with pytest.raises(Conflict):
-                self.market.reserve(user, request, key)
+                self.market.reserve(user, request)
             assert self.market.statement(user).balance == balance
             return multiple()
-        verdict = self.market.reserve(user, request, key)
+        verdict = self.market.reserve(user, request)
         assert verdict.price == quote.price
         assert verdict.accepted == (wanted and (quote.price or 0) <= balance)
         if verdict.reservation is None:
@@ -125,8 +116,6 @@ class Histories(RuleBasedStateMachine):
             return multiple()
         assert self.market.statement(user).balance == balance - verdict.reservation.price
         assert max(arrival, self.clock.now) <= verdict.reservation.start.timestamp()
-        if key is not None:
-            self.keys[user, key] = verdict.reservation.id
         return verdict.reservation.id
 
     @rule(target=made, user=st.sampled_from(USERS), gpus=st.integers(1, 2))

@@ -85,7 +85,9 @@ def test_every_method_that_a_handler_has_is_an_endpoint() -> None:
         for path, handler in ROUTES
         for verb in VERBS
         for method in [getattr(handler, verb)]
-        if method.__module__.startswith("era_hub") and not hasattr(method, "endpoint")
+        if method.__module__.startswith("era_hub")
+        and not hasattr(method, "endpoint")
+        and verb != "head"  # as GET, without the body
     ]
     assert bare == []
 
@@ -106,8 +108,12 @@ def test_every_reference_leads_somewhere() -> None:
 def test_operations_say_what_they_take_and_give(path: str, verb: str, endpoint: Endpoint) -> None:
     operation = DOCUMENT["paths"][path][verb]
     assert operation["summary"] == endpoint.summary
-    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
-    if isinstance(endpoint.answer, type) and issubclass(endpoint.answer, BaseModel):
+    (kind, content), *others = operation["responses"]["200"]["content"].items()
+    assert (kind, others) == (endpoint.media.partition(";")[0], [])
+    answer = content["schema"]
+    if endpoint.media != "application/json":
+        assert answer == {"type": "string"}
+    elif isinstance(endpoint.answer, type) and issubclass(endpoint.answer, BaseModel):
         assert answer == reference(endpoint.answer)
     elif endpoint.answer == dict[str, Any]:
         assert answer["type"] == "object"
@@ -126,8 +132,16 @@ def test_operations_say_what_they_take_and_give(path: str, verb: str, endpoint: 
     query = endpoint.query.model_fields if endpoint.query else {}
     assert parameters(operation, "query") == set(query)
 
-    problem = operation["responses"]["default"]["content"]
-    assert problem == {"application/problem+json": {"schema": reference(models.Problem)}}
+    for status, answer in operation["responses"].items():
+        assert "X-Request-ID" in answer["headers"]
+        assert ("Retry-After" in answer["headers"]) == (status in ("429", "503"))
+        if int(status) >= 400:
+            schema = {"schema": reference(models.Problem)}
+            assert answer["content"] == {"application/problem+json": schema}
+    assert ("413" in operation["responses"]) == (endpoint.body is not None)
+    assert ("401" in operation["responses"]) == bool(endpoint.scopes)
+    conditional = verb == "get" and endpoint.media != "text/event-stream"
+    assert ("304" in operation["responses"]) == conditional
 
 
 @pytest.mark.parametrize(("path", "verb", "endpoint"), OPERATIONS)
@@ -145,14 +159,16 @@ def test_only_what_is_harmless_needs_no_login() -> None:
     assert unprotected == {"/health", "/version", "/openapi.json"}
 
 
-def test_what_buys_something_takes_an_idempotency_key() -> None:
-    taking = {
-        (path, verb)
-        for path, verbs in DOCUMENT["paths"].items()
-        for verb, each in verbs.items()
-        if "Idempotency-Key" in parameters(each, "header")
-    }
-    assert taking == {("/reservations", "post"), ("/jobs", "post")}
+def test_what_changes_something_takes_an_idempotency_key() -> None:
+    taking, changing = set(), set()
+    for path, verbs in DOCUMENT["paths"].items():
+        for verb, each in verbs.items():
+            if "Idempotency-Key" in parameters(each, "header"):
+                taking.add((path, verb))
+            if verb != "get":
+                changing.add((path, verb))
+    assert changing - taking == {("/quotes", "post"), ("/reservations/{id}/extend/quote", "post")}
+    assert taking <= changing
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,136 @@
+"""What is stored, for those who ask: reservations, jobs, accounts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, select, tuple_
+from sqlalchemy.orm import contains_eager
+
+from .. import models
+from ..answers import Statement, Work
+from ..models import Kind, State
+from ..store.ledger import Ledger
+from ..store.tables import Job, Reservation
+from .paying import held
+from .rows import OPEN, job_row, reservation_row, show, show_all, show_job
+from .state import PoolState
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a list goes on: after the reservation of this time and id."""
+
+    created: int
+    id: str
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which reservations are meant; all for which nothing is said.
+
+    `since` and `until` are UTC seconds: what overlaps with the time between them.
+    """
+
+    user: str | None = None
+    current: bool = False
+    kind: Kind | None = None
+    state: State | None = None
+    configuration: str | None = None
+    since: int | None = None
+    until: int | None = None
+    after: Place | None = None
+
+    def narrow(self, query: Select[Any]) -> Select[Any]:
+        """The query for what is meant, newest first."""
+        for name in ("user", "kind", "state", "configuration"):
+            value = getattr(self, name)
+            if value is not None:
+                query = query.where(getattr(Reservation, name) == value)
+        if self.current:
+            query = query.where(Reservation.state.in_(OPEN))
+        if self.since is not None:
+            query = query.where(Reservation.end > self.since)
+        if self.until is not None:
+            query = query.where(Reservation.start < self.until)
+        if self.after is not None:
+            place = (self.after.created, self.after.id)
+            query = query.where(tuple_(Reservation.created, Reservation.id) < place)
+        return query.order_by(Reservation.created.desc(), Reservation.id.desc())
+
+
+class Questions:
+    """Answers that change nothing."""
+
+    def __init__(self, state: PoolState) -> None:
+        self.state = state
+
+    def reservation(self, reservation_id: str) -> models.Reservation:
+        """One reservation; raises `NotFound`."""
+        with self.state.reading() as session:
+            return show(session, reservation_row(session, reservation_id))
+
+    def reservations(
+        self,
+        user: str | None = None,
+        current: bool = False,
+        kind: Kind | None = None,
+        with_workload: bool = False,
+        limit: int = 500,
+        **more: Any,
+    ) -> list[models.Reservation]:
+        """Reservations, newest first; with `with_workload` also ended ones still stopping.
+
+        More ways to narrow the list are the fields of `Filter`.
+        """
+        meant = Filter(user=user, current=current and not with_workload, kind=kind, **more)
+        query = meant.narrow(select(Reservation).filter_by(pool=self.state.pool)).limit(limit)
+        if with_workload:
+            query = query.where(Reservation.state.in_(OPEN) | Reservation.has_workload)
+        with self.state.reading() as session:
+            return show_all(session, session.scalars(query))
+
+    def job(self, job_id: str) -> models.Job:
+        """One job; raises `NotFound`."""
+        with self.state.reading() as session:
+            return show_job(session, job_row(session, job_id))
+
+    def jobs(
+        self, user: str | None = None, current: bool = False, limit: int = 200, **more: Any
+    ) -> list[models.Job]:
+        """Jobs, newest first; narrowed as `reservations` are."""
+        meant = Filter(user=user, current=current, kind=Kind.JOB, **more)
+        query = (
+            select(Job)
+            .join(Job.reservation)
+            .options(contains_eager(Job.reservation))
+            .where(Reservation.pool == self.state.pool)
+        )
+        with self.state.reading() as session:
+            rows = list(session.scalars(meant.narrow(query).limit(limit)))
+            return [show_job(session, row) for row in rows]
+
+    def work(self, job_id: str) -> Work:
+        """What a job is to run."""
+        with self.state.reading() as session:
+            job = job_row(session, job_id)
+            files = {} if job.script is None else {job.filename: job.script}
+            return Work(tuple(job.command), files, dict(job.environment))
+
+    def statement(self, user: str, limit: int = 100, before: int | None = None) -> Statement:
+        """The user's account; opened, with its starting grant, on first sight.
+
+        Parameters
+        ----------
+        before : int, optional
+            Only movements older than the one of this number.
+        """
+        with self.state.transaction() as session:
+            ledger = Ledger(session, self.state.clock())
+            account = ledger.user(user, self.state.grant)
+            return Statement(
+                balance=ledger.balance(account),
+                held=held(session, account),
+                movements=ledger.statement(account, limit, before),
+            )

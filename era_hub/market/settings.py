@@ -1,0 +1,117 @@
+"""What becomes of the promises when admins change what there is to sell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from era_pricing import Era, Feedback, FirstFit, Inventory, PricedResource, Prior
+
+from .. import records
+from ..answers import Loss
+from ..changes import Change
+from ..models import State
+from ..store.tables import Reservation
+from .life import Life
+from .rows import OPEN, show
+from .state import PoolState
+from .terms import Terms
+
+Edit = Callable[[Session], object]
+"""Changes settings or maintenance within the session it is given, and nothing else."""
+
+
+class PoolTerms:
+    """Applies changes of a pool's settings, or says what they would break."""
+
+    def __init__(self, state: PoolState, life: Life) -> None:
+        self.state = state
+        self.life = life
+
+    def preview_settings(self, edit: Edit) -> list[Loss]:
+        """What a change would break. Nothing changes, neither here nor in the engine."""
+        with self.state.transaction() as session:
+            trial = session.begin_nested()
+            try:
+                edit(session)
+                session.flush()
+                terms = Terms.of(session, self.state.pool, self.state.configured_limits)
+            finally:
+                trial.rollback()
+            return self._would_break(session, terms)
+
+    def apply_settings(self, edit: Edit, why: str = "") -> list[Loss]:
+        """Change settings and maintenance, and refund in full what they break.
+
+        Parameters
+        ----------
+        edit : callable
+            Makes the change within the market's transaction, through `store.settings`;
+            an entry in the audit log belongs in there too.
+        why : str
+            Told to those who lose a reservation.
+
+        Returns
+        -------
+        list of Loss
+            What was broken, with its refund.
+        """
+        state = self.state
+        with state.transaction() as session:
+            edit(session)
+            session.flush()
+            terms = Terms.of(session, state.pool, state.configured_limits)
+            return self._take_effect(session, terms, why)
+
+    def honour(self) -> None:
+        """Give up what the pool can no longer honour, with a full refund.
+
+        Called at the start of the service, when the pool may have fewer GPUs than
+        at its end.
+        """
+        with self.state.transaction() as session:
+            broken = self.state.era.update(Feedback(), self.state.clock()).broken
+            why = "the pool has fewer GPUs than when this was reserved"
+            self._give_up(session, list(broken), why)
+
+    def _take_effect(self, session: Session, terms: Terms, why: str) -> list[Loss]:
+        state = self.state
+        broken = list(state.sell_on(terms))
+        said = "the pool has less to give than when this was reserved" + (f": {why}" if why else "")
+        losses = self._give_up(session, broken, said)
+        state.note_change(Change("prices"))
+        return losses
+
+    def _give_up(self, session: Session, broken: list[str], why: str) -> list[Loss]:
+        for reservation_id in broken:
+            self.life.end(reservation_id, State.FAILED, why, refund_all=True)
+        rows = [session.get_one(Reservation, each) for each in broken]
+        return [Loss(show(session, row), row.refunded) for row in rows]
+
+    def _would_break(self, session: Session, terms: Terms) -> list[Loss]:
+        """Try it on a copy of the plan; prices play no part in that."""
+        state, now = self.state, self.state.clock()
+        era = state.era
+        query = select(Reservation).where(
+            Reservation.pool == state.pool, Reservation.state.in_(OPEN), Reservation.end > now
+        )
+        rows = {row.id: row for row in session.scalars(query)}
+        copy = Era(
+            grid=era.grid,
+            inventory=Inventory.single({era.resource: len(state.gpus)}),
+            configurations=list(state.configurations.values()),
+            algorithm=FirstFit(),
+            priced=[PricedResource(era.resource, 1, Prior(max_price=1, peak_demand=1))],
+            clock=state.clock,
+        )
+        order = (row for key in self._order() if (row := rows.get(key)) is not None)
+        copy.update(Feedback(terms.capacity(era.resource, len(state.gpus))), now)
+        copy.restore([records.promise(row, era.resource) for row in order], now)
+        broken = copy.update(Feedback(), now).broken
+        return [Loss(show(session, rows[each]), rows[each].price) for each in broken]
+
+    def _order(self) -> list[str]:
+        """Open reservations in the order in which the engine would give them up."""
+        return [each.job_id for each in self.state.era.reservations()]

@@ -1,0 +1,165 @@
+"""What all parts of a market share: the database, the engine, and one transaction over both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from threading import local
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from era_pricing import BidError, Configuration, Era, Feedback
+
+from .. import records
+from ..answers import MarketError
+from ..changes import Change, Changes
+from ..models import Kind
+from ..store.database import Database
+from ..store.tables import Reservation
+from ..store.versions import Missing, Stale
+from .rows import OPEN
+from .terms import Terms
+
+UNCHANGED = (MarketError, BidError, Stale, Missing)
+"""Failures that leave the engine as it was."""
+
+
+class PoolState:
+    """One pool: what is stored of it, and the engine's plan, which is a cache of that.
+
+    Parameters
+    ----------
+    database : Database
+    era : Era
+        The engine; its plan is rebuilt from the database by `rebuild`.
+    configurations : sequence of Configuration
+        What is for sale, in the order in which it is shown.
+    pool : str
+    gpus : sequence of int
+        Indices of the pool's GPUs.
+    grant : int
+        Starting grant of a new account, in micro-credits.
+    clock : callable
+        UTC seconds now.
+    changes : Changes, optional
+        Told what has changed, once it is committed.
+    begin : callable, optional
+        Begins a writing transaction; that of the pool's writer, which fails where another
+        service writes (`Writer.begin`). Default: any of the database.
+
+    Notes
+    -----
+    The engine, and all that changes something, is used by one thread: the database's
+    writer (`Database.run`). What only reads the database may run on any.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        era: Era,
+        configurations: Sequence[Configuration],
+        pool: str,
+        gpus: Sequence[int],
+        grant: int,
+        clock: Callable[[], int],
+        changes: Changes | None = None,
+        begin: Callable[[], AbstractContextManager[Session]] | None = None,
+    ) -> None:
+        self.database = database
+        self.era = era
+        self.configurations = {each.name: each for each in configurations}
+        self.pool = pool
+        self.gpus = tuple(gpus)
+        self.grant = grant
+        self.clock = clock
+        self.changes = changes or Changes()
+        self._begin = begin or database.session.begin
+        self.configured_limits = era.price_limits
+        """Floor and ceiling of the price where admins have set none."""
+        self.for_sale = len(self.gpus)
+        """GPUs that are for sale, outside of maintenance."""
+        self._here = _Here()
+        self._changed: list[Change] = []
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """All or nothing, in the database and in the plan.
+
+        Inside another one it is a part of that. Errors of `UNCHANGED` say that the plan
+        is as it was; after any other failure it is rebuilt.
+        """
+        # To commit several bids at once, open one of these around them, and a savepoint
+        # around each: the engine decides them one after the other anyway.
+        if self._here.session is not None:
+            yield self._here.session
+            return
+        try:
+            with self._begin() as session:
+                self._here.session, self._changed = session, []
+                try:
+                    yield session
+                finally:
+                    self._here.session = None
+        except UNCHANGED:
+            raise
+        except Exception:
+            self.rebuild()
+            raise
+        if self._changed:
+            self.changes.publish(*self._changed)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads; inside a transaction it sees what that has changed."""
+        if self._here.session is not None:
+            yield self._here.session
+            return
+        with self.database.reader.begin() as session:
+            yield session
+
+    def note_change(self, *changes: Change) -> None:
+        """Tell of changes when the transaction under way is committed."""
+        self._changed.extend(changes)
+
+    def note_reservation(self, row: Reservation, money: bool = False) -> None:
+        """Tell that a reservation has changed, and with `money` also account and prices."""
+        self.note_change(Change("reservation", row.user, row.id))
+        if row.kind == Kind.JOB:
+            self.note_change(Change("job", row.user, row.id))
+        if money:
+            self.note_change(Change("account", row.user), Change("prices"))
+
+    def rebuild(self) -> None:
+        """Make the engine's plan, its capacity and its prices what the database says."""
+        # In the order in which they were made: what came last is given up first.
+        query = (
+            select(Reservation)
+            .where(
+                Reservation.pool == self.pool,
+                Reservation.state.in_(OPEN),
+                Reservation.end > self.clock(),
+            )
+            .order_by(Reservation.created, Reservation.start, Reservation.id)
+        )
+        with self.database.session.begin() as session:
+            terms = Terms.of(session, self.pool, self.configured_limits)
+            made = [records.promise(row, self.era.resource) for row in session.scalars(query)]
+        # An empty plan breaks no promise while the capacity changes. What the capacity does
+        # not allow is found by the next update, so by `honour`.
+        self.era.restore([])
+        self.sell_on(terms)
+        self.era.restore(made)
+
+    def sell_on(self, terms: Terms) -> Iterable[str]:
+        """Let the engine sell on these terms; the reservations that this breaks."""
+        self.for_sale = max(len(self.gpus) - terms.held_back, 0)
+        self.era.limit_prices(terms.floor, terms.ceiling)
+        feedback = Feedback(terms.capacity(self.era.resource, len(self.gpus)))
+        return self.era.update(feedback, self.clock()).broken
+
+
+class _Here(local):
+    """What is under way on the present thread."""
+
+    session: Session | None = None

@@ -1,0 +1,76 @@
+"""What admins have set for a pool: prices, capacity held back, maintenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from era_pricing import CapacityChange
+
+from ..answers import MarketError
+from ..models import format_credits
+from ..store.settings import Settings
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Units of the pool that are not there in [start, end); all of them if `units` is None."""
+
+    start: int
+    end: int
+    units: int | None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms on which a pool sells. Prices are micro-credits for a unit and an hour."""
+
+    floor: int
+    ceiling: int | None
+    held_back: int
+    outages: tuple[Outage, ...]
+
+    @classmethod
+    def of(cls, session: Session, pool: str, configured: tuple[int, int | None]) -> Terms:
+        """The terms that are stored.
+
+        Parameters
+        ----------
+        configured : tuple of int and int or None
+            Floor and ceiling where none are stored.
+
+        Raises
+        ------
+        MarketError
+            If the floor is not above zero, or the ceiling below it.
+        """
+        settings = Settings(session)
+        stored: Any = settings.pool(pool)
+        floor = configured[0] if stored.price_floor is None else stored.price_floor
+        ceiling = configured[1] if stored.price_ceiling is None else stored.price_ceiling
+        if floor <= 0:
+            raise MarketError("price_floor must be above 0")
+        if ceiling is not None and ceiling < floor:
+            raise MarketError(
+                f"price_ceiling must be at least the price floor, which is "
+                f"{format_credits(floor)} credits; got {format_credits(ceiling)}"
+            )
+        planned = settings.maintenance(pool)
+        outages = tuple(Outage(each.start, each.end, each.units) for each in planned)
+        return cls(floor, ceiling, stored.held_back or 0, outages)
+
+    def capacity(self, resource: str, units: int) -> list[CapacityChange]:
+        """What there is over time in a pool of so many units."""
+        for_sale = max(units - self.held_back, 0)
+        edges = sorted({edge for each in self.outages for edge in (each.start, each.end)})
+        changes = [CapacityChange(0, None, {resource: for_sale})]
+        for start, end in pairwise(edges):
+            out = [each for each in self.outages if each.start <= start < each.end]
+            if out:
+                lost = sum(units if each.units is None else each.units for each in out)
+                left = {resource: max(for_sale - lost, 0)}
+                changes.append(CapacityChange(start, end, left))
+        return changes
