@@ -12,7 +12,7 @@ from jupyterhub.utils import url_path_join
 from tornado.web import HTTPError, StaticFileHandler
 
 from .. import client
-from ..api.base import Handler, Scope
+from ..api.base import Discreet, Handler, Scope
 
 TEMPLATES = Environment(
     loader=PackageLoader("era_hub.web"),
@@ -68,7 +68,11 @@ class HomeHandler(PageHandler):
         )
 
 
-class PublicStaticHandler(StaticFileHandler):
+class CallbackHandler(Discreet, HubOAuthCallbackHandler):
+    """Where the hub sends who has logged in."""
+
+
+class PublicStaticHandler(Discreet, StaticFileHandler):
     """Scripts and styles; they hold no secrets."""
 
     def set_extra_headers(self, path: str) -> None:
@@ -83,7 +87,7 @@ def page_routes(prefix: str) -> list[Any]:
     modules = "|".join(map(re.escape, client.SHARED))
     return [
         (prefix, HomeHandler),
-        (url_path_join(prefix, "oauth_callback"), HubOAuthCallbackHandler),
+        (url_path_join(prefix, "oauth_callback"), CallbackHandler),
         (url_path_join(prefix, f"static/({modules})"), PublicStaticHandler, {"path": shared}),
         (url_path_join(prefix, r"static/(.*)"), PublicStaticHandler, {"path": folder}),
     ]

@@ -2,10 +2,13 @@
 /** The user's page: shows what the API says, and gives reservations back. */
 
 import { priceChart } from "./chart.js";
+import { listen } from "./events.js";
 import { formatCredits, formatTime } from "./market.js";
 
 const HOURS = 24;
-const REFRESH = 5000;
+// With a stream of events only what nobody tells of: the time that passes, jobs' progress.
+const REFRESH = 30_000;
+const REFRESH_WITHOUT_EVENTS = 10_000;
 
 /** @param {string} name */
 const meta = (name) =>
@@ -230,13 +233,27 @@ async function refresh() {
   }
 }
 
+let listening = false;
+let due = 0;
+
 /** Refresh, but leave the page alone while nobody looks or a button has the focus. */
 async function tick() {
   const busy = document.activeElement?.tagName === "BUTTON" || document.hidden;
   if (!busy) await refresh();
-  setTimeout(tick, REFRESH);
+  clearTimeout(due);
+  due = setTimeout(tick, listening ? REFRESH : REFRESH_WITHOUT_EVENTS);
+}
+
+/** Something has changed: many changes at once are one reason to look. */
+function soon() {
+  clearTimeout(due);
+  due = setTimeout(tick, 200);
 }
 
 byId("configuration").addEventListener("change", showPrices);
 window.addEventListener("hashchange", refresh);
+document.addEventListener("visibilitychange", soon);
 tick();
+listen(`${meta("era-prefix")}api/v1/events`, { "X-XSRFToken": meta("era-xsrf") }, soon, (open) => {
+  listening = open;
+});
