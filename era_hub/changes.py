@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from threading import Lock
@@ -71,7 +71,8 @@ class Changes:
             asleep = [each for each in self._listeners.items() if not each[0].called]
             for listener, loop in asleep:
                 listener.called = True
-                loop.call_soon_threadsafe(listener.awake.set)
+                with suppress(RuntimeError):  # its loop was closed: nobody listens
+                    loop.call_soon_threadsafe(listener.awake.set)
 
     @contextmanager
     def subscribe(self, after: str | None = None) -> Iterator[Listener]:

@@ -162,7 +162,8 @@ class Life:
         if row.account_id is None:
             row.account_id = ledger.user(row.user, self.state.grant).id
         account = ledger.get(row.account_id)
-        ledger.settle(account, row.price, refund, row.id, f"{state} {row.configuration}")
+        memo = f"{state} {row.configuration}"
+        ledger.settle(account, row.price, refund, row.id, memo, broken=refund_all)
         row.state, row.refunded, row.ended, row.message = state, refund, now, message
         self.state.note_reservation(row, money=True)
 

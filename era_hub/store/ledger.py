@@ -225,13 +225,20 @@ class Ledger:
         return (self.session.scalar(query) or 0) + 1
 
     def settle(
-        self, account: Account, held: int, refund: int, reservation_id: str, memo: str
+        self,
+        account: Account,
+        held: int,
+        refund: int,
+        reservation_id: str,
+        memo: str,
+        broken: bool = False,
     ) -> None:
         """End a reservation: give `refund` of what was held back, book the rest as paid.
 
         A charge is booked even if it is 0: a second settlement then can't be stored.
         A refund goes back where the credits came from; what has lapsed there meanwhile is
-        taken at once.
+        taken at once. But if the market has `broken` its promise, it comes back for good:
+        nobody loses credits by that.
         """
         if not 0 <= refund <= held:
             raise ValueError(f"a refund of {refund} from {held} held")
@@ -243,7 +250,7 @@ class Ledger:
         paid: Parts = [Part(None, held - refund)]
         self._book("charge", escrow, revenue, paid, memo, reservation_id)
         if refund:
-            parts = put_back(self.session, sources, refund)
+            parts = put_back(self.session, sources, refund, self.now if broken else None)
             self._book("refund", escrow, account, parts, memo, reservation_id)
             self.lapse(account)
 

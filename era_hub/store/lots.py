@@ -42,8 +42,11 @@ def take(lots: Sequence[Lot], amount: int) -> Parts:
     return parts
 
 
-def put_back(session: Session, sources: Parts, amount: int) -> Parts:
-    """Refund: what was taken last goes back first, so what never lapses before all lots."""
+def put_back(session: Session, sources: Parts, amount: int, lapsed: int | None = None) -> Parts:
+    """Refund: what was taken last goes back first, so what never lapses before all lots.
+
+    With a time `lapsed`, what came from lots that had lapsed by then comes back for good.
+    """
     numbers = [each.lot_id for each in sources if each.lot_id is not None]
     lots = {}
     if numbers:
@@ -57,8 +60,11 @@ def put_back(session: Session, sources: Parts, amount: int) -> Parts:
     for source in [*plain, *lapsing]:
         part = min(source.amount, amount)
         amount -= part
+        lot = None if source.lot_id is None else lots[source.lot_id]
+        if lot is not None and lapsed is not None and lot.expires <= lapsed:
+            lot = None
         if part:
-            parts.append(Part(source.lot_id, part))
-        if part and source.lot_id is not None:
-            lots[source.lot_id].remaining += part
+            parts.append(Part(None if lot is None else lot.id, part))
+        if part and lot is not None:
+            lot.remaining += part
     return parts

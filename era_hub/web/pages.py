@@ -1,4 +1,4 @@
-"""The user's page: prices, reservations, jobs and the account in one place."""
+"""Pages for people: the user's, and the admins'."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class PageHandler(Handler):
             "prefix": self.settings["prefix"],
             "hub": self.hub_auth.hub_prefix,
             "user": self.principal.name if self.principal else "",
+            "admin": bool(self.principal and self.principal.may(Scope.ADMIN)),
         }
 
 
@@ -66,6 +67,15 @@ class HomeHandler(PageHandler):
             simulated=self.services.cloud.simulated,
             gpus=len(self.services.cloud.gpus),
         )
+
+
+class AdminPageHandler(PageHandler):
+    """The market as its admins see and change it."""
+
+    async def get(self) -> None:
+        if self.principal is None or not self.principal.may(Scope.ADMIN):
+            raise HTTPError(403, reason="Only admins of the market may see this page")
+        self.page("admin.html", xsrf=self.xsrf_token.decode("ascii"))
 
 
 class CallbackHandler(Discreet, HubOAuthCallbackHandler):
@@ -87,6 +97,7 @@ def page_routes(prefix: str) -> list[Any]:
     modules = "|".join(map(re.escape, client.SHARED))
     return [
         (prefix, HomeHandler),
+        (url_path_join(prefix, "admin"), AdminPageHandler),
         (url_path_join(prefix, "oauth_callback"), CallbackHandler),
         (url_path_join(prefix, f"static/({modules})"), PublicStaticHandler, {"path": shared}),
         (url_path_join(prefix, r"static/(.*)"), PublicStaticHandler, {"path": folder}),

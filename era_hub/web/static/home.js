@@ -4,82 +4,14 @@
 import { priceChart } from "./chart.js";
 import { listen } from "./events.js";
 import { formatCredits, formatTime } from "./market.js";
+import { byId, call, element, meta, ms, showProblem, span, table } from "./page.js";
 
 const HOURS = 24;
 // With a stream of events only what nobody tells of: the time that passes, jobs' progress.
 const REFRESH = 30_000;
 const REFRESH_WITHOUT_EVENTS = 10_000;
 
-/** @param {string} name */
-const meta = (name) =>
-  /** @type {HTMLMetaElement} */ (document.querySelector(`meta[name="${name}"]`)).content;
-/** @param {string} id */
-const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
-
-/**
- * @param {string} path
- * @param {string} method
- * @returns {Promise<any>}
- */
-async function call(path, method = "GET") {
-  const response = await fetch(`${meta("era-prefix")}api/v1/${path}`, {
-    method,
-    headers: { "X-XSRFToken": meta("era-xsrf") },
-  });
-  const answer = await response.json();
-  if (response.ok) return answer;
-  throw new Error(answer.detail ?? response.statusText);
-}
-
-/**
- * @param {string} tag
- * @param {string | Node} content
- * @param {string} className
- */
-function element(tag, content = "", className = "") {
-  const made = document.createElement(tag);
-  made.append(content);
-  if (className) made.className = className;
-  return made;
-}
-
-/**
- * @param {HTMLElement} host
- * @param {string[]} titles those of columns with numbers begin with "#"
- * @param {{id?: string, cells: (string | Node)[]}[]} rows
- * @param {string} empty
- */
-function table(host, titles, rows, empty) {
-  if (!rows.length) return host.replaceChildren(element("p", empty, "quiet"));
-  const number = titles.map((title) => (title.startsWith("#") ? "number" : ""));
-  const head = element("tr");
-  titles.forEach((title, i) => head.append(element("th", title.replace("#", ""), number[i])));
-  const body = document.createElement("tbody");
-  for (const row of rows) {
-    const line = element("tr");
-    if (row.id) {
-      line.id = row.id;
-      if (location.hash === `#${row.id}`) line.className = "chosen";
-    }
-    row.cells.forEach((cell, i) => line.append(element("td", cell, number[i])));
-    body.append(line);
-  }
-  const made = element("table");
-  const top = document.createElement("thead");
-  top.append(head);
-  made.append(top, body);
-  const scroll = element("div", made, "scroll");
-  host.replaceChildren(scroll);
-}
-
-/** @param {string} time */
-const ms = (time) => Date.parse(time);
 const OPEN = ["accepted", "active"];
-
-/** @param {any} each */
-function span(each) {
-  return `${formatTime(ms(each.start))} – ${formatTime(ms(each.end))}`;
-}
 
 /**
  * A button that asks once more before it acts.
@@ -97,12 +29,6 @@ function carefulButton(label, question, act) {
     await refresh();
   });
   return button;
-}
-
-/** @param {Error} problem */
-function showProblem(problem) {
-  byId("problem").textContent = problem.message;
-  byId("problem").hidden = false;
 }
 
 /** @param {any} each */
@@ -178,6 +104,8 @@ function showAccount(account) {
     grant: "received",
     hold: "set aside",
     refund: "refunded",
+    withdrawal: "withdrawn",
+    expiry: "lapsed",
   });
   const rows = account.entries.map((/** @type {any} */ each) => ({
     cells: [

@@ -340,6 +340,21 @@ def test_a_refund_into_what_has_lapsed_lapses_too(database: Database) -> None:
     assert balances(database)["ann"] == 120
 
 
+def test_what_a_broken_promise_gives_back_never_lapses(database: Database) -> None:
+    store(database, a_reservation())
+    with database.session.begin() as session:
+        ledger, account = with_lots(session)
+        ledger.hold(account, 50, "r1", "reserved")
+    with database.session.begin() as session:
+        ledger = Ledger(session, NOW + 30)
+        account = ledger.user("ann")
+        ledger.settle(account, 50, 50, "r1", "failed", broken=True)
+        assert lots(ledger, account) == [(50, 20)]
+        assert ledger.balance(account) == 150
+    with database.session.begin() as session:
+        assert Ledger(session, NOW + 60).balance(account) == 130
+
+
 def test_lots_expire_in_portions_the_oldest_first(database: Database) -> None:
     with database.session.begin() as session:
         ledger = Ledger(session, NOW)
