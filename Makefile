@@ -22,7 +22,7 @@ demo: $(VENV)/.demo ## Start a hub with the market on this machine (ARGS go to e
 
 test: lint ## Run the checks and all tests (ARGS go to pytest, e.g. ARGS="-m 'not browser'")
 	@echo "Running the tests ..."
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
 
 lint: $(VENV)/.test ## Check style, types and the layering of imports
 	@echo "Checking style ..."

@@ -75,6 +75,7 @@ EXTRAS["test"] = [
     *POSTGRES,
     "pytest>=8.2,<10",
     "pytest-asyncio>=1.0,<2",
+    "pytest-xdist>=3.5,<4",
     "hypothesis>=6.100,<7",
     "playwright>=1.44,<2",
     "jsonschema>=4.21,<5",

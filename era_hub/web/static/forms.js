@@ -120,10 +120,16 @@ function ask(effects, act) {
       sending = false;
       dialog.close();
     };
-    byId("confirm-no").onclick = () => dialog.close();
+    byId("confirm-no").onclick = () => {
+      if (!sending) dialog.close();
+    };
     // What is on its way can't be called back: its answer is waited for.
-    dialog.oncancel = (event) => sending && event.preventDefault();
-    dialog.onclose = () => sending || resolve(null);
+    dialog.oncancel = (event) => {
+      if (sending) event.preventDefault();
+    };
+    dialog.onclose = () => {
+      if (!sending) resolve(null);
+    };
     dialog.showModal();
   });
 }

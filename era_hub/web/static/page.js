@@ -29,6 +29,7 @@ export class Refusal extends Error {
  * @returns {Promise<any>}
  */
 export async function call(path, method = "GET", body = null, headers = {}) {
+  /** @type {Record<string, string>} */
   const type = body ? { "Content-Type": "application/json" } : {};
   const response = await fetch(`${meta("era-prefix")}api/v1/${path}`, {
     method,
