@@ -564,7 +564,7 @@ def test_a_failure_while_storing_leaves_neither_row_nor_promise(
     request = notebook(gpus=3)
     quoted, plan, before = price(market, request), promised(market), rows(market)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:
@@ -585,7 +585,7 @@ def test_a_failure_while_settling_keeps_the_reservation(
     market.claim(made.id)
     plan, before = promised(market), rows(market)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:

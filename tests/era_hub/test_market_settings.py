@@ -151,7 +151,7 @@ def test_a_change_that_could_not_be_stored_has_no_effect(
 ) -> None:
     reserve(market, notebook(gpus=8))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:
