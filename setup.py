@@ -55,6 +55,7 @@ EXTRAS = {
         "psutil>=5.9,<8",
         "nvidia-ml-py>=12.535,<14",
         "prometheus-client>=0.20,<1",
+        "cryptography>=42",
     ],
     # A PostgreSQL database in place of SQLite.
     "postgres": POSTGRES,

@@ -273,6 +273,10 @@ class UserReport(Model):
 
     name: str
     groups: list[str]
+    groups_from: Literal["hub", "last bid"] = Field(
+        description="whether the user is in them now, as the hub says, or was at the last bid, "
+        "as the hub does not answer"
+    )
     account: AccountLine | None = Field(description="null for a user who never came")
     payer: str = Field(description="who pays where a bid does not say: `own` or `group:NAME`")
     payers: list[str] = Field(description="the accounts that the user may choose from")

@@ -8,7 +8,6 @@ from era_pricing import Decision
 from era_pricing import Quote as EngineQuote
 
 from . import models, views
-from .store.ledger import Movement
 from .store.tables import Reservation
 
 
@@ -67,11 +66,11 @@ class Loss:
 
 @dataclass(frozen=True)
 class Statement:
-    """An account as its owner sees it."""
+    """An account as those see it who may pay from it."""
 
     balance: int
     held: int
-    movements: list[Movement]
+    entries: list[models.LedgerEntry]
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from era_pricing.predictors import SeenRequest
 
 from . import __version__
 from .api import ROUTES, pattern
-from .api.base import BODY_LIMIT, Auth, NotFoundHandler
+from .api.base import BODY_LIMIT, NotFoundHandler
 from .api.events import Streams
 from .api.limits import RateLimit
+from .api.login import Auth, common_secret
 from .api.openapi import document
 from .changes import Change, Changes
 from .clouds.base import Cloud
@@ -39,9 +40,10 @@ from .metrics import Metrics
 from .plugins import ConfigurationError
 from .pool import Pool, amount
 from .reconciler import Reconciler
+from .replicas import Forwarding, Replica, reachable
 from .store.database import Database
 from .store.demand import Demand
-from .store.election import InUse, Writer
+from .store.election import Writer
 from .upkeep import Upkeep
 from .web import page_routes
 
@@ -50,12 +52,6 @@ TRANSPORT_LIMIT = 8 * BODY_LIMIT
 
 BODY_SECONDS = 60.0
 """Seconds for the body of a request to arrive."""
-
-LOOK = 0.5
-"""Seconds between two looks whether another service still writes."""
-
-HANDOVER = 30
-"""Seconds that a service which ends may keep its SQLite file from the next one."""
 
 
 @dataclass
@@ -67,6 +63,8 @@ class Services:
     cloud: Cloud
     reconciler: Reconciler
     upkeep: Upkeep
+    replica: Replica
+    forwarding: Forwarding
     changes: Changes
     metrics: Metrics
     limits: RateLimit
@@ -169,6 +167,19 @@ class EraHub(Application):
         "reads them, save the sums of what was bid.",
     ).tag(config=True)
 
+    address = Unicode(
+        help="URL at which other replicas on the same PostgreSQL reach this one, such as "
+        "http://10.0.0.5:10101; default: where the service listens. They pass on to it what "
+        "only the writer can do, with the logins of those who ask."
+    ).tag(config=True)
+
+    deposed_after = Float(
+        10.0,
+        min=2,
+        help="Seconds without a sign after which another replica takes the writer's place: "
+        "more than any transaction takes. One that has died is replaced at once.",
+    ).tag(config=True)
+
     classes = [Pool, LocalCloud, Auth]
 
     aliases = {"config": "EraHub.config_file"}
@@ -195,11 +206,11 @@ class EraHub(Application):
             self.exit(1)
 
     async def serve(self) -> None:
-        """Open the database, rebuild the plan, serve and reconcile."""
+        """Open the database, rebuild the plan, serve, and lead or follow."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        services, hub = await self.build()
+        services = await self.build()
         server = HTTPServer(
             self.web_application(services),
             max_body_size=TRANSPORT_LIMIT,
@@ -207,9 +218,9 @@ class EraHub(Application):
         )
         listen = urlparse(os.environ["JUPYTERHUB_SERVICE_URL"])
         server.listen(listen.port or 80, listen.hostname or "127.0.0.1")
+        duties = (services.upkeep.run, services.reconciler.run)
         loops = [
-            asyncio.create_task(services.upkeep.run()),
-            asyncio.create_task(services.reconciler.run()),
+            asyncio.create_task(services.replica.run(duties)),
             asyncio.create_task(self._tell_of_slots(services)),
         ]
         self.log.info("ERA Hub %s serves at %s", __version__, listen.geturl())
@@ -221,9 +232,11 @@ class EraHub(Application):
             with suppress(asyncio.CancelledError):
                 await loop
         await services.cloud.close()
-        await services.reconciler.settle_jobs()
-        await hub.close()
-        await services.database.run(services.upkeep.writer.release)
+        if services.replica.leading:
+            await services.reconciler.settle_jobs()
+        await services.hub.close()
+        await services.forwarding.close()
+        await services.database.run(services.replica.writer.release)
         services.database.close()
 
     async def _tell_of_slots(self, services: Services) -> None:
@@ -233,7 +246,7 @@ class EraHub(Application):
             await asyncio.sleep(slot - time.time() % slot)
             services.changes.publish(Change("prices"))
 
-    async def build(self) -> tuple[Services, Hub]:
+    async def build(self) -> Services:
         """The parts of the service, with the plan rebuilt from the database."""
         cloud = self.cloud_class(parent=self)
         pool = Pool(parent=self)
@@ -242,9 +255,11 @@ class EraHub(Application):
         grant = amount("EraHub.starting_grant", self.starting_grant)
         changes = Changes()
         await database.run(database.migrate)
-        writer = Writer(database, pool.name, os.environ["JUPYTERHUB_SERVICE_URL"])
-        await self._lead(writer)
-        past = await database.run(self._past, database, pool)
+        writer = Writer(database, pool.name, self._address(database))
+        sender = secrets.token_hex(8)
+        replica = Replica(writer, sender, self.deposed_after, self.log)
+        await replica.open()
+        past, newest = await database.read(self._past, database, pool)
         market = Market(
             database=database,
             era=pool.build(len(cloud.gpus), for_sale, clock, past),
@@ -254,55 +269,47 @@ class EraHub(Application):
             grant=grant,
             clock=clock,
             changes=changes,
-            begin=writer.begin,
+            begin=replica.begin,
+            grace=self.grace,
         )
         try:
-            await database.run(market.rebuild)
+            await replica.enter(market, newest)
         except ValueError as error:
             raise ConfigurationError(
                 f"Pool.slot can't change while reservations are open: {error}"
             ) from None
-        await database.run(market.honour)
         kind = "simulated " if cloud.simulated else ""
         self.log.info("Pool %s: %d %sGPUs", pool.name, len(cloud.gpus), kind)
         hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
         reconciler = Reconciler(
             market, database, cloud, hub, clock, self.interval, self.lease, self.grace, self.log
         )
-        upkeep = Upkeep(market, database, writer, clock, self.interval, self.log)
-        services = Services(
+        upkeep = Upkeep(market, database, clock, self.interval, self.log)
+        return Services(
             database,
             market,
             cloud,
             reconciler,
             upkeep,
+            replica,
+            Forwarding(replica),
             changes,
             Metrics(),
             RateLimit(self.rate, self.burst),
             Streams(self.event_streams, self.keepalive, self.login_check),
             hub,
         )
-        return services, hub
 
-    async def _lead(self, writer: Writer) -> None:
-        """Wait until this service is the one that writes for the pool."""
-        tries = 0
-        while True:
-            try:
-                if await writer.database.run(writer.try_lead):
-                    return
-                if not tries:
-                    self.log.info("Another service writes for pool %s: standing by", writer.pool)
-            except InUse as error:
-                # The service before may still be ending.
-                if tries * LOOK >= HANDOVER:
-                    raise ConfigurationError(f"EraHub.db_url: {error}") from None
-            tries += 1
-            await asyncio.sleep(LOOK)
+    def _address(self, database: Database) -> str:
+        """Where the other services reach this one; a file of SQLite has no others."""
+        if database.dialect == "sqlite":
+            return ""
+        return reachable(self.address, os.environ["JUPYTERHUB_SERVICE_URL"])
 
-    def _past(self, database: Database, pool: Pool) -> list[SeenRequest]:
-        with database.session.begin() as session:
-            return Demand(session, pool.name, pool.resource).recall(clock())
+    def _past(self, database: Database, pool: Pool) -> tuple[list[SeenRequest], int]:
+        with database.reader.begin() as session:
+            demand = Demand(session, pool.name, pool.resource)
+            return demand.recall(clock()), demand.newest()
 
     def web_application(self, services: Services) -> WebApplication:
         """All routes below the service's prefix."""
@@ -321,7 +328,7 @@ class EraHub(Application):
             prefix=prefix,
             authenticate_prometheus=self.authenticate_prometheus,
             default_handler_class=NotFoundHandler,
-            cookie_secret=secrets.token_bytes(32),
+            cookie_secret=common_secret("cookies"),
             log_function=self._log_request,
         )
 

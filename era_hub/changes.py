@@ -68,11 +68,22 @@ class Changes:
         with self._lock:
             self._ring.extend(changes)
             self._count += len(changes)
-            asleep = [each for each in self._listeners.items() if not each[0].called]
-            for listener, loop in asleep:
-                listener.called = True
-                with suppress(RuntimeError):  # its loop was closed: nobody listens
-                    loop.call_soon_threadsafe(listener.awake.set)
+            self._call()
+
+    def lose(self) -> None:
+        """Some changes are not known: all listeners are to read everything anew."""
+        with self._lock:
+            self._ring.clear()
+            self._count += 1
+            self._call()
+
+    def _call(self) -> None:
+        """Wake the listeners; the caller has the lock."""
+        asleep = [each for each in self._listeners.items() if not each[0].called]
+        for listener, loop in asleep:
+            listener.called = True
+            with suppress(RuntimeError):  # its loop was closed: nobody listens
+                loop.call_soon_threadsafe(listener.awake.set)
 
     @contextmanager
     def subscribe(self, after: str | None = None) -> Iterator[Listener]:

@@ -17,8 +17,22 @@ KNOWN_USERS = 10_000
 """Most users whose groups are kept in memory."""
 
 
+ILL = frozenset((502, 503, 504))
+"""Answers of a hub, or a proxy before it, that can't answer anything just now."""
+
+
 class HubError(Exception):
-    """The Hub refused a request or can't be reached."""
+    """The Hub refused a request or can't be reached.
+
+    Parameters
+    ----------
+    ill : bool
+        Nothing else that is asked now would be answered either.
+    """
+
+    def __init__(self, text: str, ill: bool = False) -> None:
+        super().__init__(text)
+        self.ill = ill
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,10 @@ class Server:
     ready: bool
     pending: str | None
     options: dict[str, Any]
+
+
+Servers = dict[str, Server]
+"""A user's servers by name; the default one has none."""
 
 
 class Hub:
@@ -46,18 +64,32 @@ class Hub:
         )
         self._groups: dict[str, tuple[float, tuple[str, ...]]] = {}
 
-    async def server(self, user: str, name: str) -> Server | None:
-        """The user's server, or None if it is not there.
+    async def servers(self, user: str) -> Servers:
+        """The user's servers; none if there is no such user.
 
         A failed or stopped server the Hub still lists counts as not there.
         """
         answer = await self._request("GET", f"/users/{path_part(user)}", missing_ok=True)
-        if answer is None:
-            return None
-        found = answer.json().get("servers", {}).get(name)
-        if found is None or not (found.get("ready") or found.get("pending")):
-            return None
-        return Server(bool(found["ready"]), found["pending"], found.get("user_options") or {})
+        return {} if answer is None else _servers(answer.json())
+
+    async def all_servers(self) -> dict[tuple[str, str], Server]:
+        """The servers of all users, by user and name."""
+        found: dict[tuple[str, str], Server] = {}
+        offset: int | None = 0
+        while offset is not None:
+            answer = await self._request(
+                "GET",
+                "/users",
+                params={"state": "active", "offset": offset},
+                headers={"Accept": "application/jupyterhub-pagination+json"},
+            )
+            assert answer is not None
+            page = answer.json()
+            for user in page["items"]:
+                for name, server in _servers(user).items():
+                    found[user["name"], name] = server
+            offset = (page["_pagination"]["next"] or {}).get("offset")
+        return found
 
     async def groups(self, user: str) -> tuple[str, ...]:
         """The groups a user is in, as of the last few seconds; none if there is no such user."""
@@ -89,12 +121,22 @@ class Hub:
         try:
             response = await self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise HubError(f"the hub can't be reached ({type(error).__name__})") from error
+            raise HubError(f"the hub can't be reached ({type(error).__name__})", True) from error
         if missing_ok and response.status_code == 404:
             return None
         if not response.is_success:
-            raise HubError(_message(response))
+            # A start may fail with 500 for reasons of that server alone.
+            status = response.status_code
+            raise HubError(_message(response), status in ILL or (method == "GET" and status >= 500))
         return response
+
+
+def _servers(user: dict[str, Any]) -> Servers:
+    return {
+        name: Server(bool(each["ready"]), each["pending"], each.get("user_options") or {})
+        for name, each in user.get("servers", {}).items()
+        if each.get("ready") or each.get("pending")
+    }
 
 
 def _server_path(user: str, name: str) -> str:

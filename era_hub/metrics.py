@@ -114,6 +114,12 @@ class Metrics:
             registry=registry,
         )
         self.streams = Gauge("era_event_streams", "Open streams of events", registry=registry)
+        self.leading = Gauge("era_leading", "1 if this replica writes, else 0", registry=registry)
+        self.lag = Gauge(
+            "era_following_lag_seconds",
+            "For which something may have changed that this replica does not know",
+            registry=registry,
+        )
         self._lag = Gauge(
             "era_reconciler_lag_seconds",
             "Since the reconciler's last whole pass ended",

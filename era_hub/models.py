@@ -409,13 +409,16 @@ class LedgerEntry(Model):
     reservation: str | None = None
     part: int = Field(0, description="0 for a reservation's first price, then its extensions")
     memo: str
+    text: str = Field("", description="what it means, in a sentence")
+    start: datetime | None = Field(None, description="of the reservation")
+    end: datetime | None = Field(None, description="of the reservation, as it is now")
     expires: datetime | None = Field(None, description="when these credits lapse")
 
 
 class Account(Model):
-    """A user's credits."""
+    """The credits of a user, or of a group."""
 
-    name: str
+    name: str = Field(description="of the user or the group")
     balance: int = Field(description="free to spend, in micro-credits")
     held: int = Field(description="set aside for reservations that have not ended")
     entries: list[LedgerEntry] = Field(description="newest first")
@@ -459,9 +462,14 @@ class Problem(Model):
 
 
 class Health(Model):
-    """Whether the service can do its work."""
+    """Whether the service can do its work, and which of several replicas has answered."""
 
     status: Literal["ok"]
+    leads: bool = Field(True, description="whether this replica writes")
+    follows: str | None = Field(None, description="where the one is that writes, if another does")
+    lag: float = Field(
+        0, description="seconds for which something may have changed that it does not know"
+    )
 
 
 class Version(Model):

@@ -4,6 +4,9 @@ Each pass compares every open reservation, and every workload still around, with
 what should be: starts what is due, ends what is over, and settles what has ended.
 Every step is idempotent, so that a pass can be repeated after any crash; steps
 that failed are tried again with growing pauses.
+
+Promises go by the wall clock, patience by one that is never set and stands still
+while the machine sleeps. Now and then it looks for what runs without a promise.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from .clouds.base import Cloud, CloudError, JobSpec, JobStatus, Phase
 from .hub import Hub, HubError
 from .market import Market
 from .models import JobState, Kind, Reservation, State
+from .orphans import Orphans
+from .patience import PatientHub
 from .store.database import Database
+from .timing import Backoff, Jumps
 
 T = TypeVar("T")
 
@@ -35,13 +41,18 @@ STARTING = 10.0
 """Seconds given to the Hub to start a server before it is asked again."""
 
 
+SWEEP = 60.0
+"""Seconds between looks for what runs without a reservation."""
+
+
 @dataclass
 class _Pause:
     """When a reservation needs the next look, as long as its state is the same."""
 
     state: State
-    until: float
-    length: float = 0.0
+    tries: Backoff
+    until: float = 0.0
+    failed: bool = False
 
 
 class Reconciler:
@@ -58,6 +69,8 @@ class Reconciler:
         Runs notebook servers.
     clock : callable
         UTC seconds now.
+    monotonic : callable
+        Seconds by a clock that is never set, and stands still while the machine sleeps.
     interval : float
         Seconds between passes; `wake` brings the next one forward.
     lease : int
@@ -78,26 +91,31 @@ class Reconciler:
         lease: int,
         grace: int,
         log: logging.Logger,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.market = market
         self.database = database
         self.cloud = cloud
-        self.hub = hub
+        self.hub = PatientHub(hub, monotonic, log)
+        self.orphans = Orphans(market, database, cloud, self.hub, log)
         self.clock = clock
+        self.monotonic = monotonic
         self.interval = interval
         self.lease = lease
         self.grace = grace
         self.log = log
         self._woken = asyncio.Event()
         self._pauses: dict[str, _Pause] = {}
-        self._missing: dict[str, int] = {}
+        self._missing: dict[str, float] = {}
+        self._jumps = Jumps(clock, monotonic)
+        self._begin()
         self.last_pass: float | None = None
         """When the last whole pass ended (`time.monotonic`)."""
 
     @property
     def postponed(self) -> int:
         """Reservations whose last step failed and is tried again later."""
-        return sum(each.length > 0 for each in self._pauses.values())
+        return sum(each.failed for each in self._pauses.values())
 
     def wake(self) -> None:
         """Something has changed: pass again now."""
@@ -105,10 +123,15 @@ class Reconciler:
 
     async def run(self) -> None:
         """Pass again and again until cancelled."""
+        # Until now another service did this, or nobody.
+        self._jumps.look()
+        self._begin()
         while True:
             self._woken.clear()
             try:
                 await self.run_once()
+                if self.monotonic() >= self._sweep_at:
+                    await self.sweep()
                 self.last_pass = time.monotonic()
             except Exception:
                 self.log.exception("A pass of the reconciler failed; the next one follows")
@@ -119,6 +142,8 @@ class Reconciler:
 
     async def run_once(self) -> None:
         """One pass over everything that is open or still running."""
+        self._look_at_the_clock()
+        self.hub.begin()
         todo = await self._call(self.market.reservations, with_workload=True, limit=1_000_000)
         known = {each.id for each in todo}
         self._pauses = {key: each for key, each in self._pauses.items() if key in known}
@@ -126,6 +151,32 @@ class Reconciler:
         # Ends before starts, so that freed GPUs can be handed over in the same pass.
         await asyncio.gather(*(self._step(each) for each in todo if self._over(each)))
         await asyncio.gather(*(self._step(each) for each in todo if not self._over(each)))
+
+    async def sweep(self) -> None:
+        """Look for what runs without a reservation."""
+        self._sweep_at = self.monotonic() + SWEEP
+        await self.orphans.look()
+
+    def _look_at_the_clock(self) -> None:
+        jump = self._jumps.look()
+        if not jump:
+            return
+        way = "ahead" if jump > 0 else "back"
+        why = "this machine slept, or its clock was set" if jump > 0 else "it was set"
+        self.log.warning("The clock has jumped %s by %.0f s: %s", way, abs(jump), why)
+        if jump > 0:
+            # Nobody had the time to answer: who was missed before counts as there, and
+            # whatever has failed may go well now.
+            self._begin()
+
+    def _begin(self) -> None:
+        """Nothing was seen until now: neither what is missing nor what has failed."""
+        self._awake_since = self.clock()
+        self._sweep_at = self.monotonic() + SWEEP
+        self._missing.clear()
+        self._pauses.clear()
+        self.orphans.forget()
+        self.hub.recover()
 
     async def settle_jobs(self) -> None:
         """Settle the jobs that have ended by now; the service's last act when it stops."""
@@ -138,28 +189,44 @@ class Reconciler:
         return reservation.state.final or _seconds(reservation.end) <= self.clock()
 
     async def _step(self, reservation: Reservation) -> None:
-        now = self.clock()
+        now, tick = self.clock(), self.monotonic()
         pause = self._pauses.get(reservation.id)
-        if pause and pause.until > now and pause.state is reservation.state:
+        if pause is None or pause.state is not reservation.state:
+            tries = pause.tries if pause else Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+            pause = self._pauses[reservation.id] = _Pause(reservation.state, tries)
+        if pause.until > tick:
             return
         try:
+            if self._over(reservation) and not reservation.state.final:
+                # It may have been extended since this pass has begun.
+                reservation = await self._call(self.market.reservation, reservation.id)
             if reservation.kind is Kind.JOB:
                 rest = await self._job(reservation, now)
             else:
                 rest = await self._notebook(reservation, now)
-        except (HubError, Conflict) as error:
-            self._postpone(reservation, pause, now, str(error))
-        except Exception:
+        except (HubError, CloudError, Conflict) as error:
+            self._postpone(reservation, pause, tick, error)
+        except Exception as error:
             self.log.exception("Reservation %s: a step failed", reservation.id)
-            self._postpone(reservation, pause, now, "an unexpected error")
+            self._postpone(reservation, pause, tick, error)
         else:
-            until = min(now + rest, max(now, _seconds(reservation.end)))
-            self._pauses[reservation.id] = _Pause(reservation.state, until)
+            pause.tries.clear()
+            pause.failed = False
+            left = max(0, _seconds(reservation.end) - now)
+            pause.until = tick + min(rest, left)
 
-    def _postpone(self, reservation: Reservation, last: _Pause | None, now: int, why: str) -> None:
-        length = min(LONGEST_PAUSE, max(FIRST_PAUSE, last.length * 2 if last else 0))
-        self._pauses[reservation.id] = _Pause(reservation.state, now + length, length)
-        self.log.info("Reservation %s: next try in %g s: %s", reservation.id, length, why)
+    def _postpone(
+        self, reservation: Reservation, pause: _Pause, tick: float, error: Exception
+    ) -> None:
+        pause.failed = True
+        if isinstance(error, HubError) and error.ill:
+            # The hub is at fault and says so itself; it is asked again for all of them.
+            pause.until = tick + self.hub.pause
+            return
+        pause.tries.fail(tick)
+        pause.until = pause.tries.until
+        length = pause.tries.length
+        self.log.info("Reservation %s: next try in %g s: %s", reservation.id, length, error)
 
     async def _call(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
         return await self.database.run(function, *args, **kwargs)
@@ -178,8 +245,12 @@ class Reconciler:
             return 0
         status = await self.cloud.status(reservation.id, reservation.user)
         if status.phase is Phase.RUNNING:
+            end = _seconds(reservation.end)
             if self._over(reservation):
                 await self.cloud.stop(reservation.id, reservation.user)
+            elif status.end is not None and status.end < end:
+                self.log.info("Job %s has time until %d", reservation.id, end)
+                await self.cloud.extend(reservation.id, reservation.user, end)
         elif status.phase is Phase.ENDED:
             state = _job_state(status, reservation.state)
             await self._call(
@@ -231,7 +302,7 @@ class Reconciler:
                 return STARTING
             return 0
         if reservation.state is State.ACTIVE and _seconds(reservation.end) > now:
-            return await self._watch_notebook(reservation, now)
+            return await self._watch_notebook(reservation)
         if reservation.state is State.ACTIVE:
             message = "the reservation has ended"
             await self._call(self.market.end, reservation.id, State.COMPLETED, message)
@@ -245,22 +316,25 @@ class Reconciler:
             await self.hub.start(reservation.user, reservation.server_name, options)
         except HubError as error:
             message = f"the server has not started yet: {error}"
-            await self._call(self.market.note, reservation.id, message)
+            if message != reservation.message:
+                await self._call(self.market.note, reservation.id, message)
             raise
 
     async def _missed(self, reservation: Reservation) -> None:
         """A notebook that never started: refunded, unless its user kept the server busy."""
-        if await self.hub.server(reservation.user, reservation.server_name) is not None:
+        if _seconds(reservation.end) <= self._awake_since:
+            refund, message = True, "the service was not running at the reserved time"
+        elif await self.hub.server(reservation.user, reservation.server_name) is not None:
+            refund = False
             message = "not used: the server was running on another reservation all the time"
-            await self._call(self.market.end, reservation.id, State.COMPLETED, message)
         else:
-            message = reservation.message or "the server could not be started in time"
-            await self._call(
-                self.market.end, reservation.id, State.FAILED, message, refund_all=True
-            )
+            refund, message = True, reservation.message or "the server could not be started in time"
+        state = State.FAILED if refund else State.COMPLETED
+        await self._call(self.market.end, reservation.id, state, message, refund_all=refund)
 
-    async def _watch_notebook(self, reservation: Reservation, now: int) -> float:
+    async def _watch_notebook(self, reservation: Reservation) -> float:
         server = await self.hub.server(reservation.user, reservation.server_name)
+        now = self.monotonic()
         if server is not None:
             self._missing.pop(reservation.id, None)
             return WATCH

@@ -45,9 +45,12 @@ def new_reservation(
         created=promise.made,
         ended=None,
         groups=sorted(groups),
+        version=1,
+        job=None,
     )
     if isinstance(request, models.JobRequest):
         row.job = Job(
+            id=row.id,
             name=request.name,
             script=request.script,
             filename=request.filename,

@@ -10,7 +10,7 @@ from .changes import Change
 from .market import Market
 from .store.answers import Answers
 from .store.database import Database, Unavailable
-from .store.election import Writer
+from .store.demand import Demand
 from .store.grants import Grants
 from .store.ledger import Ledger
 
@@ -22,7 +22,7 @@ PRUNE = 3600
 
 
 class Upkeep:
-    """Stays the pool's writer, pays grants that are due, and takes back credits that lapse.
+    """Pays grants that are due, takes back credits that lapse, and forgets what is too old.
 
     Each step is a transaction that can be repeated after any crash: what was paid, or
     taken back, is stored with the credits.
@@ -32,8 +32,6 @@ class Upkeep:
     market : Market
     database : Database
         All steps run on its writer thread.
-    writer : Writer
-        This service's candidacy for the pool's one writer.
     clock : callable
         UTC seconds now.
     interval : float
@@ -44,14 +42,12 @@ class Upkeep:
         self,
         market: Market,
         database: Database,
-        writer: Writer,
         clock: Callable[[], int],
         interval: float,
         log: logging.Logger,
     ) -> None:
         self.market = market
         self.database = database
-        self.writer = writer
         self.clock = clock
         self.interval = interval
         self.log = log
@@ -70,25 +66,12 @@ class Upkeep:
 
     async def run_once(self) -> None:
         """Everything that is due now."""
-        if not await self.database.run(self._lead):
-            return
         while await self.database.run(self._book):
             pass
         if self.clock() - self._pruned >= PRUNE:
             while await self.database.run(self._prune):
                 pass
             self._pruned = self.clock()
-
-    def _lead(self) -> bool:
-        """Whether this service writes; one that does so again learns what others have written."""
-        before = self.writer.leading
-        leads = self.writer.try_lead()
-        if leads and not before:
-            self.log.info("This service writes for pool %s now", self.market.pool)
-            self.market.rebuild()
-        elif before and not leads:
-            self.log.warning("Another service writes for pool %s now", self.market.pool)
-        return leads
 
     def _book(self) -> int:
         """A step of what is due; how many accounts and lots it served."""
@@ -104,5 +87,7 @@ class Upkeep:
         return done
 
     def _prune(self) -> int:
+        now = self.clock()
         with self.market.transaction() as session:
-            return Answers(session).prune(self.clock() - REMEMBERED)
+            Demand(session, self.market.pool, self.market.era.resource).prune(now)
+            return Answers(session).prune(now - REMEMBERED)

@@ -25,6 +25,8 @@ CUSTOM_SCOPES = {
     "custom:era:admin": "See all reservations, accounts and the allocation of the ERA market",
     "custom:era:spawn": "Reserve and start on behalf of users: for the hub's spawner only",
     "custom:era:metrics": "Read the measurements of the ERA market: for Prometheus",
+    "custom:era:cloud": "See what must run in the ERA market, and say what has become of it: "
+    "for a scheduler",
 }
 ACCESS = f"access:services!service={SERVICE}"
 # What every user needs, and what their notebook's own token is given of it.
@@ -142,7 +144,8 @@ def _add_roles(c: Any, admins: Iterable[str] | None) -> None:
         admins = _present(c.Authenticator, "admin_users", set())
     _add_role(c, {"name": "user"}, ["self"], USER_SCOPES)
     # The service sees who has which servers, and starts and stops them.
-    _add_role(c, {"name": "era-service", "services": [SERVICE]}, [], ["servers", "read:users"])
+    service = {"name": "era-service", "services": [SERVICE]}
+    _add_role(c, service, [], ["servers", "read:users", "list:users"])
     _add_role(
         c,
         {"name": "era-spawner", "services": [SPAWNER_SERVICE]},

@@ -28,9 +28,12 @@ def find_postgres() -> Path | None:
 
 
 class PostgresServer:
-    """A server that forgets everything; a Unix socket is trusted, the port wants `PASSWORD`."""
+    """A server that forgets everything; a Unix socket is trusted, the port wants `PASSWORD`.
 
-    def __init__(self, programs: Path) -> None:
+    A `durable` one waits for the disk at each commit, as in production.
+    """
+
+    def __init__(self, programs: Path, durable: bool = False) -> None:
         self.programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="era-pg-"))
         self.folder.chmod(0o755)
@@ -51,8 +54,8 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "port": self.port,
             "unix_socket_directories": self.folder,
-            "fsync": "off",
-            "full_page_writes": "off",
+            "fsync": "on" if durable else "off",
+            "full_page_writes": "on" if durable else "off",
             "max_connections": 60,
         }
         lines = [f"{name} = '{value}'\n" for name, value in settings.items()]

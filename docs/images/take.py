@@ -58,7 +58,7 @@ def main() -> None:
             with sync_playwright() as playwright:
                 chromium = os.environ.get("ERA_CHROMIUM") or shutil.which("chromium")
                 browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-                for act in (_bob_books, _ann_works):
+                for act in (_bob_books, _ann_works, _admin_looks):
                     size = {"width": 1200, "height": 1000}
                     context = browser.new_context(viewport=size, device_scale_factor=1.5)
                     act(context.new_page(), password)
@@ -133,6 +133,13 @@ def _ann_works(page: Page, password: str) -> None:
     page.goto(f"{HUB}/services/era/")
     expect(page.locator("#ledger table")).to_be_visible()
     page.screenshot(path=HERE / "market-page.png", full_page=True)
+
+
+def _admin_looks(page: Page, password: str) -> None:
+    _log_in(page, "admin", password)
+    page.goto(f"{HUB}/services/era/admin")
+    expect(page.locator("#accounts table")).to_be_visible()
+    page.screenshot(path=HERE / "admin-page.png")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,16 @@ from sqlalchemy.orm import Session
 from .. import admin_models as models
 from .. import views
 from ..answers import NotFound
+from ..explained import explain
 from ..market import OPEN
 from ..models import State
 from ..store.audit_log import AuditLog
-from ..store.books import prove
+from ..store.books import Told, prove
 from ..store.ledger import Ledger
 from ..store.lots import live
 from ..store.tables import Account, Lot, Reservation, SeenBid
 from . import words
+from .there import known
 
 DAY = 86_400
 
@@ -104,7 +106,7 @@ class Questions:
                     reservation=each.reservation_id,
                     actor=each.actor,
                     memo=each.memo,
-                    text=words.explain(each),
+                    text=explain(each),
                     expires=None if each.expires is None else views.when(each.expires),
                 )
                 for each in found[:limit]
@@ -288,10 +290,23 @@ class Questions:
             next=rows[limit - 1].id if len(rows) > limit else None,
         )
 
-    def books(self, capacities: dict[str, int] | None = None) -> models.Books:
-        """Prove the books from every entry."""
+    def books(
+        self, capacities: dict[str, int] | None = None, told: Told = lambda *_: None
+    ) -> models.Books:
+        """Prove the books from every entry.
+
+        Parameters
+        ----------
+        capacities : dict of str to int, optional
+            Units of pools, from now on. Default: what the database knows, at all times.
+        told : callable, optional
+            Hears how far the proof is.
+        """
         begin = time.monotonic()
-        findings = prove(self.session, capacities, since=self.now)
+        if capacities is None:
+            findings = prove(self.session, known(self.session, self.now), told=told)
+        else:
+            findings = prove(self.session, capacities, since=self.now, told=told)
         return models.Books(
             at=views.when(self.now),
             sound=not findings,

@@ -22,7 +22,7 @@ def report(
     Parameters
     ----------
     groups : sequence of str, optional
-        Those that the user is in. Default: those of the last bid.
+        Those that the user is in, as the hub says. Default: those of the last bid.
 
     Raises
     ------
@@ -30,15 +30,15 @@ def report(
         If the market has never heard of the user.
     """
     ask = Questions(session, now)
-    known = groups is not None or Ledger(session, now).find("user", name) is not None
-    if not known:
+    account = Ledger(session, now).find("user", name)
+    if account is None and not groups:
         raise NotFound(f"there is no account of {name}")
     found = list(groups) if groups is not None else quotas.groups_seen(session, name)
     policies = Policies(session)
-    account = Ledger(session, now).find("user", name)
     return UserReport(
         name=name,
         groups=sorted(found),
+        groups_from="last bid" if groups is None else "hub",
         account=None if account is None else ask.account("user", name),
         payer=str(policies.payer(name, found)),
         payers=[str(each) for each in policies.choices(name, found)],

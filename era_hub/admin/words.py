@@ -1,4 +1,4 @@
-"""Sentences for admins: amounts, limits, and what an entry of an account means."""
+"""Sentences for admins: amounts, limits, and whom a rule is for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import Any
 from ..admin_models import Effect
 from ..answers import hours
 from ..models import format_credits
-from ..store.ledger import Movement
 from ..store.tables import Account
-from ..views import text
 
 SHOWN = 20
 """How many users an effect names one by one."""
@@ -96,34 +94,3 @@ def limit(name: str, value: Any, used: int | None) -> str:
     if name == "horizon":
         return f"reservations that end within {hour_or_more(value)}"
     return "only " + (", ".join(value) or "nothing at all")
-
-
-def explain(each: Movement) -> str:
-    """What an entry of an account means, in a sentence."""
-    reservation = f" (reservation {each.reservation_id})" if each.reservation_id else ""
-    memo = f": {each.memo}" if each.memo else ""
-    if each.kind == "grant":
-        lapse = f"; they lapse at {text(each.expires)}" if each.expires else ""
-        return f"Credits given by {_actor(each.actor)}{memo}{lapse}"
-    if each.kind == "withdrawal":
-        return f"Credits taken back by {_actor(each.actor)}{memo}"
-    if each.kind == "expiry":
-        since = f" at {text(each.expires)}" if each.expires else ""
-        return f"Credits that were not used lapsed{since}"
-    if each.kind == "hold":
-        what = "Set aside for an extension" if each.part else "Set aside"
-        return f"{what}{memo}{reservation}"
-    if each.kind == "charge":
-        return f"Paid for time used{memo}{reservation}"
-    if each.kind == "refund":
-        return f"Given back from what was set aside{memo}{reservation}"
-    return f"{each.kind}{memo}{reservation}"
-
-
-def _actor(actor: str) -> str:
-    kind, _, name = actor.partition(":")
-    if kind == "admin":
-        return name
-    if kind == "grant":
-        return f"standing grant {name}"
-    return "the market"

@@ -6,13 +6,13 @@ import re
 
 from .account import AccountHandler, AccountsHandler, NoticesHandler, UserHandler
 from .admin import ADMIN_ROUTES
+from .allocation import AllocationHandler, UpdateHandler
 from .base import ApiHandler
 from .events import EventsHandler
 from .jobs import JobHandler, JobsHandler, LogHandler
 from .market import MarketHandler, QuotesHandler
 from .meta import HealthHandler, MetricsHandler, OpenApiHandler, VersionHandler
 from .reservations import (
-    AllocationHandler,
     ClaimHandler,
     ExtendHandler,
     ExtensionQuoteHandler,
@@ -35,6 +35,7 @@ ROUTES: list[tuple[str, type[ApiHandler]]] = [
     ("accounts", AccountsHandler),
     ("notices", NoticesHandler),
     ("allocation", AllocationHandler),
+    ("allocation/update", UpdateHandler),
     ("user", UserHandler),
     *ADMIN_ROUTES,
     ("events", EventsHandler),

@@ -16,6 +16,9 @@ class AccountQuery(BaseModel):
     """Whose account."""
 
     user: str | None = Field(None, description="for admins and the spawner: whose")
+    account: models.AccountName = Field(
+        models.OWN, description="`own`, or `group:NAME` for a group that the user is in"
+    )
     limit: int = Field(100, ge=1, le=1000, description="at most so many entries")
     before: int | None = Field(
         None, ge=0, lt=1 << 62, description="only entries older than the one of this id"
@@ -45,25 +48,15 @@ class AccountHandler(ApiHandler):
         user = self.looking_at(query.user)
         if user is None:
             raise Problem(422, "user: say whose account")
-        statement = await self.run(self.services.market.statement, user, query.limit, query.before)
+        groups = () if query.account == models.OWN else await groups_of(self, user)
+        statement = await self.run(
+            self.services.market.statement, user, query.limit, query.before, query.account, groups
+        )
         return models.Account(
-            name=user,
+            name=user if query.account == models.OWN else query.account.removeprefix("group:"),
             balance=statement.balance,
             held=statement.held,
-            entries=[
-                models.LedgerEntry(
-                    id=each.id,
-                    at=views.when(each.at),
-                    kind=each.kind,
-                    amount=each.amount,
-                    balance=each.balance,
-                    reservation=each.reservation_id,
-                    part=each.part,
-                    memo=each.memo,
-                    expires=None if each.expires is None else views.when(each.expires),
-                )
-                for each in statement.movements
-            ],
+            entries=statement.entries,
         )
 
 

@@ -6,9 +6,12 @@ the hub is asked once more whether the caller is an admin still.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from .. import admin_models as models
 from ..admin import Questions, grants, people, policies, pool, quotas
 from ..admin_models import AdminChange
+from ..hub import HubError
 from .admin_base import (
     ADMINS,
     AccountQuery,
@@ -308,7 +311,10 @@ class UserReportHandler(AdminHandler):
         scopes=ADMINS,
     )
     async def get(self, query: UserQuery) -> models.UserReport:
-        return await self.ask(lambda session, now: people.report(session, now, query.name))
+        groups: tuple[str, ...] | None = None
+        with suppress(HubError):
+            groups = await self.services.hub.groups(query.name)
+        return await self.ask(lambda session, now: people.report(session, now, query.name, groups))
 
 
 class AuditHandler(AdminHandler):

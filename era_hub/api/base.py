@@ -11,7 +11,7 @@ from functools import wraps
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from jupyterhub.services.auth import HubOAuth, HubOAuthenticated
+from jupyterhub.services.auth import HubOAuthenticated
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from tornado.log import app_log
 from tornado.web import HTTPError, RequestHandler, stream_request_body
@@ -21,12 +21,17 @@ from era_pricing import BidError
 from .. import models
 from ..answers import MarketError, NotFound
 from ..logs import request_id
+from ..replicas import asking
+from ..replicas.forwarding import NOT_LEADING
 from ..store.database import Unavailable
 from ..store.election import NotLeading
 from . import bodies
+from .login import Auth
+from .passing import passed_on
 
 if TYPE_CHECKING:
     from ..app import Services
+    from ..market import Coming
 
 T = TypeVar("T")
 
@@ -45,6 +50,7 @@ class Scope(StrEnum):
     ADMIN = "custom:era:admin"  # see everybody's
     SPAWN = "custom:era:spawn"  # reserve and claim on behalf of users: the spawner
     METRICS = "custom:era:metrics"  # read the metrics and nothing else: Prometheus
+    CLOUD = "custom:era:cloud"  # what must run, and what has become of it: a scheduler
 
 
 class Problem(HTTPError):
@@ -89,6 +95,7 @@ class Endpoint:
     body: type[BaseModel] | None
     query: type[BaseModel] | None
     scopes: tuple[Scope, ...]
+    writes: bool
     media: str = JSON
 
 
@@ -101,6 +108,7 @@ def endpoint(
     scopes: tuple[Scope, ...] = (Scope.BID, Scope.ADMIN, Scope.SPAWN),
     media: str = JSON,
     fresh: bool = False,
+    writes: bool | None = None,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[None]]]:
     """Make a method an endpoint: authorise, validate, call, answer.
 
@@ -108,25 +116,39 @@ def endpoint(
     parts of the path as positional ones; what it returns is the answer. With
     ``scopes=()`` an endpoint needs no login. With ``fresh`` the hub is asked once more
     who is calling: for what admins change. An answer of another `media` type than JSON
-    is bytes, or None if the method has written it itself.
+    is bytes, or None if the method has written it itself. What `writes` is passed on where
+    another service of the pool is its writer; default: all but GET.
     """
     adapter = TypeAdapter(answer)
 
     def decorate(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
+        changes = method.__name__ != "get" if writes is None else writes
+
         @wraps(method)
         async def handle(self: ApiHandler, *path: str) -> None:
             if self.refusal is not None:
                 raise self.refusal
+            if scopes:
+                self.require(*scopes)
+            if changes and await self.pass_on():
+                return
             if fresh:
                 self.principal = await self.fresh_principal()
-            if scopes:
                 self.require(*scopes)
             inputs: dict[str, BaseModel] = {}
             if body is not None:
                 inputs["body"] = self.parse_body(body)
             if query is not None:
                 inputs["query"] = self.parse_query(query)
-            result = await method(self, *path, **inputs)
+            asking.set(not changes)
+            try:
+                result = await method(self, *path, **inputs)
+            except NotLeading:
+                # Nothing has been done: a question that turned out to need the writer, or
+                # the lead was lost meanwhile.
+                if not await self.pass_on():
+                    raise
+                return
             if media == JSON:
                 self._count(inputs.get("body"), result)
                 # Long answers may come written out: a model of each line takes its time.
@@ -135,17 +157,10 @@ def endpoint(
                 self.set_header("Content-Type", media)
                 self.finish(result)
 
-        handle.endpoint = Endpoint(summary, answer, body, query, scopes, media)  # type: ignore[attr-defined]
+        handle.endpoint = Endpoint(summary, answer, body, query, scopes, changes, media)  # type: ignore[attr-defined]
         return handle
 
     return decorate
-
-
-class Auth(HubOAuth):
-    """Identifies callers by header or cookie: a token in a URL would end up in logs."""
-
-    def _get_token_url(self, handler: RequestHandler) -> str:
-        return ""
 
 
 class Discreet(RequestHandler):
@@ -189,6 +204,11 @@ class Handler(HubOAuthenticated, Discreet):
         """Call the market on its writer thread."""
         timed = self.services.metrics.timed(function)
         return await self.services.database.run(timed, *args, **kwargs)
+
+    async def run_together(self, coming: Coming, function: Callable[..., T], *args: Any) -> T:
+        """The same in one transaction with other such calls: for bids, of which many come."""
+        timed = self.services.metrics.timed(function)
+        return await self.services.market.together(coming, timed, *args)
 
     async def read(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call what only reads the database, on a reader thread."""
@@ -250,6 +270,9 @@ class ApiHandler(Handler):
 
     refusal: HTTPError | None
     """Why the request is not taken, to be raised when its body has been read."""
+
+    replayed = False
+    """Whether the answer was given before, to a call with the same key."""
 
     def initialize(self) -> None:
         self.principal = None
@@ -342,6 +365,11 @@ class ApiHandler(Handler):
         """A reservation the caller may end: their own, or any for admins and the spawner."""
         return self.may_see(await self.run(self.services.market.reservation, reservation_id))
 
+    async def pass_on(self) -> bool:
+        """Have the pool's writer answer, if that is another service; whether it has."""
+        # What is too long has not been kept; it is refused here.
+        return self._size <= BODY_LIMIT and await passed_on(self, bytes(self._body))
+
     # -- validation -----------------------------------------------------------
 
     def parse_body(self, model: type[BaseModel]) -> BaseModel:
@@ -388,7 +416,7 @@ class ApiHandler(Handler):
     # -- metrics ----------------------------------------------------------------
 
     def _count(self, body: BaseModel | None, result: Any) -> None:
-        if isinstance(result, models.Outcome):
+        if isinstance(result, models.Outcome) and not self.replayed:
             kind = models.Kind.JOB if isinstance(body, models.JobRequest) else models.Kind.NOTEBOOK
             self.services.metrics.bid(kind, result.accepted, getattr(body, "value", 0))
 
@@ -402,6 +430,8 @@ class ApiHandler(Handler):
         wait = getattr(error, "retry_after", 5 if status == 503 else None)
         if wait is not None:
             self.set_header("Retry-After", str(math.ceil(wait)))
+        if isinstance(error, NotLeading):
+            self.set_header(NOT_LEADING, "1")
         if status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
         if self.request.method not in self.SUPPORTED_METHODS:

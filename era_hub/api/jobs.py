@@ -7,6 +7,7 @@ import re
 from pydantic import BaseModel, Field
 
 from .. import models
+from ..market import Coming
 from ..models import JobState
 from .base import ApiHandler, Scope, endpoint
 from .groups import groups_of
@@ -45,7 +46,9 @@ class JobsHandler(BidHandler):
     async def post(self, body: models.JobRequest) -> models.JobOutcome:
         user = self.acting_for(None)
         groups = await groups_of(self, user)
-        outcome = await once(self, models.JobOutcome, body, self._reserve, user, body, groups)
+        outcome = await once(
+            self, models.JobOutcome, body, self._reserve, user, body, groups, coming=Coming(user)
+        )
         self.decided(outcome)
         return outcome
 

@@ -91,8 +91,13 @@ def _forecast(
 class QuotesHandler(ApiHandler):
     """POST quotes"""
 
-    @endpoint("Price of a request at every start", models.Quote, body=models.QuoteRequest)
-    async def post(self, body: models.QuoteRequest) -> models.Quote:
+    @endpoint(
+        "Price of a request at every start",
+        models.Quote,
+        body=models.QuoteRequest,
+        writes=False,
+    )
+    async def post(self, body: models.QuoteRequest) -> bytes:
         market = self.services.market
         quote = await self.run(market.quote, body)
         slots = market.era.grid.slots_for(body.duration)
@@ -100,14 +105,15 @@ class QuotesHandler(ApiHandler):
         alternative = None
         if not quote.feasible:
             alternative = await self.run(find_alternative, market, body, quote)
-        return models.Quote(
+        answer = models.Quote(
             configuration=body.configuration,
             duration=duration,
             feasible=quote.feasible,
             best=best_start(quote),
-            starts=_starts(quote, duration),
+            starts=[],
             alternative=alternative,
         )
+        return _with_starts(answer, quote)
 
 
 def best_start(quote: EngineQuote) -> models.Start | None:
@@ -117,11 +123,21 @@ def best_start(quote: EngineQuote) -> models.Start | None:
     return models.Start(start=views.when(quote.start), end=views.when(quote.end), price=quote.price)
 
 
-def _starts(quote: EngineQuote, duration: int) -> list[models.Start]:
-    return [
-        models.Start(start=views.when(start), end=views.when(start + duration), price=price)
-        for start, price in zip(quote.starts.tolist(), quote.prices.tolist(), strict=True)
-    ]
+def _with_starts(answer: models.Quote, quote: EngineQuote) -> bytes:
+    """The answer as JSON with all its starts, of which there may be thousands.
+
+    A model of each would take longer than to find the prices.
+    """
+    begins = np.datetime_as_string(quote.starts.astype("M8[s]"))
+    ends = np.datetime_as_string((quote.starts + answer.duration).astype("M8[s]"))
+    starts = ",".join(
+        f'{{"start":"{begin}Z","end":"{end}Z","price":{price}}}'
+        for begin, end, price in zip(
+            begins.tolist(), ends.tolist(), quote.prices.tolist(), strict=True
+        )
+    )
+    # A quotation mark in a text is written with a backslash, so this is found but once.
+    return answer.model_dump_json().replace('"starts":[]', f'"starts":[{starts}]', 1).encode()
 
 
 def find_alternative(

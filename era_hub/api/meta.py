@@ -10,7 +10,10 @@ from .. import __version__, metrics, models
 from ..metrics import Snapshot
 from ..store.database import Database
 from ..store.tables import Account
-from .base import ApiHandler, Principal, Scope, endpoint
+from .base import ApiHandler, Principal, Problem, Scope, endpoint
+
+STALE = 30.0
+"""Seconds that a replica may lag before it says that it is not well."""
 
 
 class OpenHandler(ApiHandler):
@@ -25,9 +28,15 @@ class HealthHandler(OpenHandler):
 
     @endpoint("Whether the service can do its work", models.Health, scopes=())
     async def get(self) -> models.Health:
-        # Through the writer thread to the database and back.
-        await self.run(self.services.market.reservations, limit=1)
-        return models.Health(status="ok")
+        replica = self.services.replica
+        # To the database and back, but not by way of the writer's thread: a busy service
+        # is not an ill one.
+        await self.read(self.services.market.reservations, limit=1)
+        lag = round(replica.lag, 3)
+        if lag > STALE:
+            raise Problem(503, f"this replica has not followed the writer for {lag:.0f} s")
+        other = None if replica.leading or replica.leader is None else replica.leader.address
+        return models.Health(status="ok", leads=replica.leading, follows=other, lag=lag)
 
 
 class VersionHandler(OpenHandler):
@@ -70,10 +79,12 @@ class MetricsHandler(ApiHandler):
         snapshot = await self.run(self._snapshot)
         snapshot.ledger.update(await self.read(_ledger, services.database))
         services.metrics.streams.set(len(services.streams))
+        services.metrics.leading.set(services.replica.leading)
+        services.metrics.lag.set(services.replica.lag)
         reconciler = services.reconciler
         return services.metrics.text(
             snapshot,
-            reconciler.last_pass,
+            reconciler.last_pass if services.replica.leading else None,
             reconciler.postponed,
             values=self.principal is not ANYONE,
         )

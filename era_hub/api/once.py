@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
-from ..market import Call
+from ..market import Call, Coming
 from ..store.answers import digest
 from .base import ApiHandler, Scope
 
@@ -20,6 +22,7 @@ async def once(
     body: BaseModel | None,
     function: Callable[..., T],
     *args: Any,
+    coming: Coming | None = None,
 ) -> T:
     """Call the market on its writer thread; what was answered first is answered again.
 
@@ -33,13 +36,33 @@ async def once(
         The model of what `function` returns.
     body : BaseModel or None
         Another body under the same key is refused.
+    coming : Coming, optional
+        What it will look for, if it may share its transaction with others: see
+        `market.together`.
     """
     key = handler.request.headers.get("Idempotency-Key")
     if key is None:
-        return await handler.run(function, *args)
+        return await _run(handler, coming, function, *args)
     caller = handler.require(*Scope)
     sent = b"" if body is None else body.model_dump_json().encode()
     asked = digest(str(handler.request.method), handler.request.path, sent)
     call = Call(f"{caller.kind}:{caller.name}", key, asked)
+    handler.replayed = True
+
+    @wraps(function)
+    def first(*args: Any) -> T:
+        handler.replayed = False
+        return function(*args)
+
     market = handler.services.market
-    return await handler.run(market.once, call, TypeAdapter(answer), function, *args)
+    if coming is not None:
+        coming = replace(coming, call=call)
+    return await _run(handler, coming, market.once, call, TypeAdapter(answer), first, *args)
+
+
+async def _run(
+    handler: ApiHandler, coming: Coming | None, function: Callable[..., T], *args: Any
+) -> T:
+    if coming is None:
+        return await handler.run(function, *args)
+    return await handler.run_together(coming, function, *args)

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from .. import __version__, models
 from .base import JSON, ApiHandler, Endpoint
 from .events import STREAM
+from .versions import VersionedHandler
 
 REF = "#/components/schemas/{model}"
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -34,6 +35,13 @@ HEADERS = {
     "Retry-After": "seconds until another try makes sense",
 }
 
+IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "the ETag of what was read: 412 if it has changed since",
+}
+
 
 def document(routes: list[tuple[str, type[ApiHandler]]], server: str) -> dict[str, Any]:
     """Describe the routes.
@@ -51,9 +59,12 @@ def document(routes: list[tuple[str, type[ApiHandler]]], server: str) -> dict[st
         for method in METHODS
         if hasattr(getattr(handler, method), "endpoint")
     ]
-    paths: dict[str, Any] = {}
+    handlers, paths = dict(routes), dict[str, Any]()
     for path, method, each in endpoints:
-        paths.setdefault(f"/{path}", {})[method] = _operation(path, method, each)
+        operation = _operation(path, method, each)
+        if method != "get" and issubclass(handlers[path], VersionedHandler):
+            operation["parameters"].append(IF_MATCH)
+        paths.setdefault(f"/{path}", {})[method] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -93,7 +104,7 @@ def _operation(path: str, method: str, each: Endpoint) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": _schema(each.body)}},
         }
-    if method != "get" and not _asks_only(path):
+    if each.writes:
         operation["parameters"].append(
             {
                 "name": "Idempotency-Key",
@@ -148,11 +159,6 @@ def _statuses(path: str, method: str, each: Endpoint) -> list[int]:
     return sorted(found)
 
 
-def _asks_only(path: str) -> bool:
-    """Whether a path takes a body but changes nothing."""
-    return path.rpartition("/")[2] in ("quote", "quotes")
-
-
 def _headers(*names: str) -> dict[str, Any]:
     return {name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names}
 
@@ -165,7 +171,8 @@ def _parameters(path: str, each: Endpoint) -> list[dict[str, Any]]:
     if each.query is not None:
         schema = each.query.model_json_schema(ref_template=REF)
         for name, field in schema["properties"].items():
-            found.append({"name": name, "in": "query", "required": False, "schema": field})
+            required = name in schema.get("required", ())
+            found.append({"name": name, "in": "query", "required": required, "schema": field})
     return found
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from .. import models
 from ..answers import Verdict
+from ..market import Coming
 from .base import ApiHandler, Scope, endpoint
 from .groups import groups_of
 from .lists import ListQuery, page
@@ -42,8 +43,9 @@ class BidHandler(ApiHandler):
         )
 
     def decided(self, outcome: models.Outcome) -> None:
-        """Have what the market took begin."""
-        if outcome.accepted:
+        """Have what the market took begin, if its time has come."""
+        taken = outcome.reservation
+        if taken is not None and taken.start.timestamp() <= self.services.market.clock():
             self.services.reconciler.wake()
 
 
@@ -66,7 +68,10 @@ class ReservationsHandler(BidHandler):
     async def post(self, body: models.ReservationRequest) -> models.Outcome:
         user = self.acting_for(body.user)
         groups = await groups_of(self, user)
-        outcome = await once(self, models.Outcome, body, self._reserve, user, body, groups)
+        coming = Coming(user, body.server_name)
+        outcome = await once(
+            self, models.Outcome, body, self._reserve, user, body, groups, coming=coming
+        )
         self.decided(outcome)
         return outcome
 
@@ -134,6 +139,7 @@ class ExtensionQuoteHandler(ApiHandler):
         "What more time after the end of a reservation costs",
         models.ExtensionQuote,
         body=models.ExtensionQuoteRequest,
+        writes=False,
     )
     async def post(
         self, reservation_id: str, body: models.ExtensionQuoteRequest
@@ -151,18 +157,3 @@ class ClaimHandler(ApiHandler):
 
     def _claim(self, reservation_id: str) -> models.Reservation:
         return self.may_see(self.services.market.claim(reservation_id))
-
-
-class AllocationHandler(ApiHandler):
-    """GET allocation"""
-
-    @endpoint(
-        "What runs right now, and on which GPUs",
-        list[models.Reservation],
-        scopes=(Scope.ADMIN, Scope.SPAWN),
-    )
-    async def get(self) -> list[models.Reservation]:
-        market = self.services.market
-        running = await self.run(market.era.get_current_allocation, market.clock())
-        found = await self.read(lambda: market.reservations(current=True, limit=100_000))
-        return [self.may_see(each) for each in found if each.id in running]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .. import admin_models as models
 from . import shared
@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False),
     help="The service's folder, where it keeps its database if nothing else is configured.",
 )
-@click.option("--gpus", type=click.IntRange(min=0), help="Also prove that no more were sold.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=0),
+    help="So many are there from now on. [default: as the service last had, at all times]",
+)
 @click.option("--pool", default="local", show_default=True, help="Of which pool those are.")
 @click.option("--json", "raw", is_flag=True, help="Print the findings as JSON.")
 def audit(
@@ -58,7 +62,7 @@ def audit(
     from ..store.database import Unavailable
 
     try:
-        books = _prove(_open(db, config, state_dir), {pool: gpus} if gpus is not None else {})
+        books = _prove(_open(db, config, state_dir), None if gpus is None else {pool: gpus})
     except Unavailable as error:
         raise click.ClickException(str(error)) from error
     if raw:
@@ -96,20 +100,29 @@ def _open(db: str | None, config: str | None, state_dir: str | None) -> Database
         raise click.UsageError(f"--db: {error}") from None
 
 
-def _prove(database: Database, capacities: dict[str, int]) -> models.Books:
+def _prove(database: Database, capacities: dict[str, int] | None) -> models.Books:
     from sqlalchemy.exc import DBAPIError
 
     from ..admin import Questions
     from ..store.database import unavailable
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("Proving the books"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     try:
         with (
             Progress(*columns, console=Console(stderr=True), transient=True) as progress,
             database.reader.begin() as session,
         ):
-            progress.add_task("Proving the books")
-            return Questions(session, int(time.time())).books(capacities)
+            task = progress.add_task("")
+
+            def told(check: str, done: int, total: int) -> None:
+                progress.update(task, description=check, completed=done, total=total)
+
+            return Questions(session, int(time.time())).books(capacities, told)
     except DBAPIError as error:
         known = unavailable(error)
         detail = known or "the tables are not those of this version; start its service once"

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from .. import models
+from .. import cloud_models, models
 
 
 class EraError(Exception):
@@ -44,8 +44,21 @@ class Calls(ABC):
         params: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         version: int | None = None,
+        limit: int | None = None,
+        paged: bool = False,
+        remembered: bool = False,
     ) -> Any:
-        """Send one request and parse the answer as `answer`."""
+        """Send a request and parse the answer as `answer`.
+
+        Parameters
+        ----------
+        limit : int, optional
+            The most items of a list.
+        paged : bool
+            The answer is a list in pages: follow the links to those after the first.
+        remembered : bool
+            Keep the answer, and ask only whether it is still the same.
+        """
 
     # -- the market ---------------------------------------------------------
 
@@ -82,7 +95,8 @@ class Calls(ABC):
     ) -> Any:
         """Reservations, newest first: one's own; for admins those of `user`, or everybody's.
 
-        `since` and `until` narrow them to what overlaps with the time between.
+        `since` and `until` narrow them to what overlaps with the time between. There are
+        at most `limit`; without, all that there are, however many pages they fill.
         """
         params = {
             "user": user,
@@ -93,9 +107,15 @@ class Calls(ABC):
             "configuration": configuration,
             "since": None if since is None else since.isoformat(),
             "until": None if until is None else until.isoformat(),
-            "limit": limit,
         }
-        return self._call("GET", "reservations", list[models.Reservation], params=params)
+        return self._call(
+            "GET",
+            "reservations",
+            list[models.Reservation],
+            params=params,
+            limit=limit,
+            paged=True,
+        )
 
     def reservation(self, reservation_id: str) -> Any:
         """One `models.Reservation`."""
@@ -144,10 +164,12 @@ class Calls(ABC):
             "POST", "jobs", models.JobOutcome, body=request, idempotency_key=idempotency_key
         )
 
-    def jobs(self, *, user: str | None = None, current: bool = False) -> Any:
-        """A list of `models.Job`, newest first."""
+    def jobs(
+        self, *, user: str | None = None, current: bool = False, limit: int | None = None
+    ) -> Any:
+        """A list of `models.Job`, newest first: at most `limit`, or all that there are."""
         params = {"user": user, "current": current or None}
-        return self._call("GET", "jobs", list[models.Job], params=params)
+        return self._call("GET", "jobs", list[models.Job], params=params, limit=limit, paged=True)
 
     def job(self, job_id: str) -> Any:
         """One `models.Job`."""
@@ -164,9 +186,10 @@ class Calls(ABC):
 
     # -- the caller ---------------------------------------------------------
 
-    def account(self, user: str | None = None) -> Any:
-        """Balance and ledger, a `models.Account`."""
-        return self._call("GET", "account", models.Account, params={"user": user})
+    def account(self, user: str | None = None, account: str | None = None) -> Any:
+        """Balance and ledger, a `models.Account`: the own one, or that of ``group:NAME``."""
+        params = {"user": user, "account": account}
+        return self._call("GET", "account", models.Account, params=params)
 
     def accounts(self, user: str | None = None) -> Any:
         """The accounts that may pay for bids, a list of `models.AccountSummary`."""
@@ -180,9 +203,26 @@ class Calls(ABC):
         """Who is calling, a `models.User`."""
         return self._call("GET", "user", models.User)
 
+    # -- the cloud's side, for schedulers ------------------------------------
+
     def allocation(self) -> Any:
-        """What runs right now, a list of `models.Reservation`; for admins and services."""
-        return self._call("GET", "allocation", list[models.Reservation])
+        """What must run right now, a `cloud_models.Allocation`.
+
+        Asked again and again it is cheap: the service sends it only if it has changed.
+        """
+        return self._call("GET", "allocation", cloud_models.Allocation, remembered=True)
+
+    def update(self, feedback: cloud_models.Feedback, idempotency_key: str | None = None) -> Any:
+        """Say what there is and what has ended; a `cloud_models.FeedbackResult`."""
+        return self._call(
+            "POST",
+            "allocation/update",
+            cloud_models.FeedbackResult,
+            body=feedback,
+            idempotency_key=idempotency_key,
+        )
+
+    # -- the service itself -----------------------------------------------------
 
     def health(self) -> Any:
         """Whether the service works, a `models.Health`; needs no login."""

@@ -78,12 +78,31 @@ class JobStatus:
         Whether it was stopped because its reservation ended.
     message : str
         In plain words, e.g. ``killed by signal 9 (out of memory?)``.
+    end : int or None
+        When a running job will be ended, UTC seconds; None if it can't be told.
     """
 
     phase: Phase
     exit_code: int | None = None
     timed_out: bool = False
     message: str = ""
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Something that runs for a job, whether it should or not.
+
+    Attributes
+    ----------
+    id : str
+        Of the job, as the process itself says.
+    what : str
+        For the log, such as ``process 4711``.
+    """
+
+    id: str
+    what: str
 
 
 class Cloud(LoggingConfigurable):
@@ -112,6 +131,23 @@ class Cloud(LoggingConfigurable):
     @abstractmethod
     async def status(self, job_id: str, user: str) -> JobStatus:
         """What has become of the job."""
+
+    @abstractmethod
+    async def extend(self, job_id: str, user: str, end: int) -> None:
+        """Let a running job run until `end`; `status` tells when it has been understood.
+
+        A job that is being stopped already, or has ended, is left alone, and so is one
+        that runs longer anyway.
+
+        Raises
+        ------
+        CloudError
+            If the job can't be told, in words for its owner.
+        """
+
+    @abstractmethod
+    async def workloads(self) -> list[Workload]:
+        """Everything that runs here for jobs, whoever has started it."""
 
     @abstractmethod
     async def stop(self, job_id: str, user: str) -> None:

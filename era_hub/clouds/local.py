@@ -26,7 +26,7 @@ from traitlets import Bool, Integer, Unicode, default
 
 from era_hub.client.paths import user_home
 from era_hub.clouds import runner
-from era_hub.clouds.base import Cloud, CloudError, Gpu, JobSpec, JobStatus, Phase
+from era_hub.clouds.base import Cloud, CloudError, Gpu, JobSpec, JobStatus, Phase, Workload
 from era_hub.clouds.gpus import Detected, detect
 
 JOBS = "era-jobs"
@@ -140,6 +140,15 @@ class LocalCloud(Cloud):
         """
         return await asyncio.to_thread(self._status, job_id, user)
 
+    async def extend(self, job_id: str, user: str, end: int) -> None:
+        """Let a running job run until `end`."""
+        async with self._locks.setdefault(job_id, asyncio.Lock()):
+            await asyncio.to_thread(self._extend, job_id, user, end)
+
+    async def workloads(self) -> list[Workload]:
+        """The processes of jobs on this machine, as far as this account may look at them."""
+        return await asyncio.to_thread(_processes_of_jobs)
+
     async def stop(self, job_id: str, user: str) -> None:
         """End a job and everything it started."""
         # Under the lock, as a stop must not overtake the start it is meant for.
@@ -219,11 +228,15 @@ class LocalCloud(Cloud):
             end=spec.end,
             grace=spec.grace,
         )
+        self._run(account, [spec.id], asdict(order))
+
+    def _run(self, account: Account, arguments: list[str], order: dict[str, Any]) -> None:
+        """Hand an order to a runner of the account; raise its complaint."""
         try:
             # By path and isolated: nothing else of this package is loaded, and no file of
             # the user changes what is. The id is only there to be seen in `ps`.
             process = subprocess.Popen(
-                [self.python, "-I", runner.__file__, spec.id],
+                [self.python, "-I", runner.__file__, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -234,11 +247,24 @@ class LocalCloud(Cloud):
             )
         except OSError as error:
             raise CloudError(f"{self.python} can't be run as {account.name}: {error}") from None
-        answer = _converse(process, json.dumps(asdict(order)).encode())
+        answer = _converse(process, json.dumps(order).encode())
         # The runner outlives this object or is outlived by it; either way, no zombie stays.
         threading.Thread(target=process.wait, daemon=True).start()
         if answer:
             raise CloudError(answer)
+
+    def _extend(self, job_id: str, user: str, end: int) -> None:
+        account = self._account(user)
+        record = _read_record(account, job_id)
+        if record is None or record.phase != Phase.RUNNING or not _alive(record, account.uid):
+            return
+        if record.end is not None and record.end >= end:
+            return
+        # As the user: the service, which may be root, writes nothing where users can.
+        directory = account.home / JOBS / job_id
+        self._run(account, [runner.EXTEND, job_id], {"directory": str(directory), "end": end})
+        with suppress(ProcessLookupError):
+            os.kill(record.pid, signal.SIGCHLD)  # only to wake it up
 
     def _environment(self, account: Account, spec: JobSpec, directory: Path) -> dict[str, str]:
         """All that a job gets to see: nothing of the service's own environment."""
@@ -271,7 +297,7 @@ class LocalCloud(Cloud):
         if record.phase == Phase.RUNNING:
             if _alive(record, account.uid):
                 self._running[job_id] = user
-                return JobStatus(Phase.RUNNING)
+                return JobStatus(Phase.RUNNING, end=record.end)
             # It may have written the end between the look at the file and at the process.
             record = _read_record(account, job_id) or record
         _kill_leftovers(job_id, account.uid)
@@ -365,7 +391,7 @@ def _read_record(account: Account, job_id: str) -> runner.Record | None:
 
 def _plausible(record: runner.Record) -> bool:
     """Whether the fields have their types and ranges; the user can write the file."""
-    code = record.exit_code
+    code, end = record.exit_code, record.end
     fields = (record.pid, record.birth, record.phase, record.timed_out, record.message)
     return (
         [type(value) for value in fields] == [int, str, str, bool, str]
@@ -373,6 +399,7 @@ def _plausible(record: runner.Record) -> bool:
         and record.phase in (Phase.RUNNING, Phase.ENDED)
         and (code is None or (type(code) is int and -128 < code < 256))
         and record.message.isprintable()
+        and (end is None or type(end) is int)
     )
 
 
@@ -383,6 +410,19 @@ def _alive(record: runner.Record, uid: int) -> bool:
     except (psutil.Error, OverflowError):
         return False
     return owner == uid and runner.process_birth(record.pid) == record.birth
+
+
+def _processes_of_jobs() -> list[Workload]:
+    """Supervisors by their command line, and what they have started by its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            words = process.cmdline()
+            supervises = len(words) == 4 and words[2] == runner.__file__
+            job_id = words[3] if supervises else process.environ().get("ERA_JOB_ID", "")
+            with suppress(CloudError):
+                found.append(Workload(_checked_id(job_id), f"process {process.pid}"))
+    return found
 
 
 def _kill_leftovers(job_id: str, uid: int) -> None:

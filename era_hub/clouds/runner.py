@@ -6,7 +6,8 @@ if the service is dead by then. What became of the job is in
 ``<directory>/.era/status.json``.
 
 The cloud speaks to a runner by signals: SIGTERM asks it to stop the job with its
-grace, SIGINT to kill it at once.
+grace, SIGINT to kill it at once. A later end is written to ``<directory>/.era/end``
+by ``runner.py extend``, as the user as well; SIGCHLD has the runner look at it.
 
 Only the standard library is imported (and psutil where there is no ``/proc``):
 any Python that the user may run will do, and it starts fast.
@@ -27,12 +28,14 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 LOG = "log"
 STATE = ".era"
 STATUS = "status.json"
+END = "end"
+EXTEND = "extend"
 
 STATUS_SIZE = 4096  # a padded file can be overwritten in place when the disk is full
 LEFTOVER_GRACE = 5.0  # seconds for what still runs when the command has ended
@@ -55,7 +58,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Record:
-    """The content of the status file. `pid` and `birth` identify the runner."""
+    """The content of the status file. `pid` and `birth` identify the runner.
+
+    `end` is when it will end the job, in UTC seconds.
+    """
 
     pid: int
     birth: str
@@ -63,6 +69,7 @@ class Record:
     exit_code: int | None = None
     timed_out: bool = False
     message: str = ""
+    end: int | None = None
 
 
 def process_birth(pid: int) -> str | None:
@@ -138,7 +145,23 @@ def save(folder: Path, record: Record) -> None:
             file.write(data)
 
 
-def claim(directory: Path) -> bool:
+def write_end(folder: Path, end: int) -> None:
+    """Leave a later end for the runner of the job; at once, never by halves."""
+    new = folder / f"{END}-{os.getpid()}"
+    new.write_text(str(end))
+    new.replace(folder / END)
+
+
+def read_end(folder: Path) -> int:
+    """The end that was left; 0 if there is none, or none that makes sense."""
+    try:
+        with (folder / END).open("rb") as file:
+            return int(file.read(20))
+    except (OSError, ValueError):
+        return 0
+
+
+def claim(directory: Path, end: int) -> bool:
     """Take the job's directory; False if another runner had it before.
 
     The state folder is made under another name and moved: whoever comes second finds
@@ -155,7 +178,7 @@ def claim(directory: Path) -> bool:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        save(new, Record(pid, process_birth(pid) or ""))
+        save(new, Record(pid, process_birth(pid) or "", end=end))
         new.rename(directory / STATE)
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
@@ -263,6 +286,7 @@ class Supervisor:
         """Send the signals that are due."""
         now = time.time()
         if not self._terminated:
+            self._look_for_more_time()
             if self.exit_code is not None:
                 self._terminate(min(LEFTOVER_GRACE, self.order.grace))
             elif self._stop_asked:
@@ -274,6 +298,17 @@ class Supervisor:
                 self._terminate(math.inf)
         if self._kill_due(now):
             _signal_all(signal.SIGKILL)
+
+    def _look_for_more_time(self) -> None:
+        """Go on until a later end, and say so in the status file."""
+        folder = self.directory / STATE
+        end = read_end(folder)
+        if self.order.end < end < 1 << 53:
+            self.order = replace(self.order, end=end)
+            pid = os.getpid()
+            # Without its directory nobody can be told; the time is the job's all the same.
+            with contextlib.suppress(OSError):
+                save(folder, Record(pid, process_birth(pid) or "", end=end))
 
     def _terminate(self, grace: float) -> None:
         self._terminated = True
@@ -344,6 +379,23 @@ def _detach(directory: Path) -> None:
         os.dup2(source, target)
 
 
+def extend() -> int:
+    """Leave the end that is ordered on standard input for the runner of that job."""
+    try:
+        order = json.load(sys.stdin.buffer)
+        folder, end = Path(order["directory"]) / STATE, int(order["end"])
+    except (ValueError, TypeError, KeyError):
+        _answer("the order was not understood")
+        return 1
+    try:
+        write_end(folder, end)
+    except OSError as error:
+        _answer(f"the job can't be told of its new end: {error.strerror}: {folder}")
+        return 1
+    _answer()
+    return 0
+
+
 def main() -> int:
     """Run the job ordered on standard input; answer on standard output once it runs."""
     try:
@@ -355,7 +407,7 @@ def main() -> int:
     _prepare()
     supervisor = Supervisor(order)
     try:
-        won = claim(supervisor.directory)
+        won = claim(supervisor.directory, order.end)
     except OSError as error:
         where = error.filename or supervisor.directory
         _answer(f"the job's directory can't be made: {error.strerror}: {where}")
@@ -382,4 +434,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(extend() if sys.argv[1:2] == [EXTEND] else main())

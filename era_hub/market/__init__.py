@@ -12,6 +12,7 @@ from typing import Any
 
 from ..answers import Conflict, Forbidden, MarketError, NotFound, Outdated
 from .bids import Bids
+from .cloudside import CloudSide
 from .extending import Extensions
 from .life import Life
 from .once import Call, Once
@@ -20,10 +21,12 @@ from .questions import Place, Questions
 from .rows import OPEN
 from .settings import PoolTerms
 from .state import PoolState
+from .together import Coming, Together
 
 __all__ = [
     "OPEN",
     "Call",
+    "Coming",
     "Conflict",
     "Forbidden",
     "Market",
@@ -69,6 +72,10 @@ class Market(PoolState):
         self.apply_settings = terms.apply_settings
         self.honour = terms.honour
 
+        cloud = CloudSide(self, life, terms)
+        self.allocation = cloud.allocation
+        self.update = cloud.update
+
         questions = Questions(self)
         self.reservation = questions.reservation
         self.reservations = questions.reservations
@@ -78,3 +85,4 @@ class Market(PoolState):
         self.statement = questions.statement
 
         self.once = Once(self).once
+        self.together = Together(self).run

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from era_pricing import Bid, Decision, ResourceRequest
@@ -14,11 +13,10 @@ from era_pricing import Quote as EngineQuote
 
 from .. import models, records, views
 from ..answers import Conflict, Verdict, accepted, declined, hours, too_poor
-from ..models import Kind, State
 from ..store.demand import Demand
 from ..store.ledger import Ledger
 from ..store.quotas import Refusal
-from ..store.tables import Reservation
+from ..store.servers import Servers
 from .paying import NO_GROUPS, Paying, Purse, Wish, refused
 from .requests import resource_request, units_of
 from .state import PoolState
@@ -73,6 +71,7 @@ class Bids:
         now, era = self.state.clock(), self.state.era
         with self.state.transaction() as session:
             wanted = resource_request(self.state, request, now)
+            Ledger(session, now).lock()
             purse = self.paying.purse(session, user, groups, request.account)
             asked = self._within_limits(session, user, groups, purse, request, wanted, now)
             if isinstance(asked, Verdict):
@@ -97,7 +96,6 @@ class Bids:
                 row.pool, row.units = self.state.pool, units
                 row.account_id = purse.account.id
                 session.add(row)
-                session.flush()
                 what = f"{request.configuration} for {hours(row.duration)}"
                 Ledger(session, now).hold(purse.account, row.price, row.id, f"reserved {what}")
                 self.state.note_reservation(row, money=True)
@@ -178,19 +176,10 @@ def double_booking(
 
     One that runs already does not count, since its user may end it before.
     """
-    other = session.scalar(
-        select(Reservation)
-        .filter_by(
-            user=user,
-            server_name=server_name,
-            kind=Kind.NOTEBOOK,
-            state=State.ACCEPTED,
-        )
-        .where(Reservation.start < end, Reservation.end > start)
-    )
+    other = Servers(session).reserved(user, server_name, start, end)
     if other is None:
         return None
     return Conflict(
-        f"you hold a reservation for this server already, from {views.text(other.start)} "
-        f"to {views.text(other.end)}; use that one, cancel it, or choose another time"
+        f"you hold a reservation for this server already, from {views.text(other[0])} "
+        f"to {views.text(other[1])}; use that one, cancel it, or choose another time"
     )

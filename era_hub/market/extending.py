@@ -18,6 +18,9 @@ from .paying import NO_GROUPS, Paying, Wish, refused
 from .rows import OPEN, check_version, reservation_row
 from .state import PoolState
 
+NOTICE = 5
+"""Seconds for a running job to learn of a later end."""
+
 
 class Extensions:
     """Sells more time, at today's price; what was paid before stays."""
@@ -122,8 +125,14 @@ class Extensions:
         if row.state not in OPEN or row.end <= now:
             raise _over(row)
         if row.job is not None and row.job.state != JobState.QUEUED:
-            # What runs was told its end when it was started.
-            raise Conflict(f"job {row.id} has started; a job is extended before that")
+            # The job is asked to stop before the end, and must have learned of a later one
+            # by then.
+            latest = row.end - min(self.state.grace, row.duration // 4) - NOTICE
+            if now >= latest:
+                raise Conflict(
+                    f"job {row.id} is about to be stopped; one that runs can be extended "
+                    f"until {row.end - latest} seconds before its end"
+                )
         return row
 
     def _new_end(self, row: Reservation, seconds: int) -> int:

@@ -96,9 +96,9 @@ class Paying:
     def limited(self, session: Session, user: str, groups: Collection[str], purse: Purse) -> bool:
         """Whether there is any limit that a bid must keep."""
         quotas = Quotas(session)
-        if any(_limits(quotas.limits(user, groups))):
+        if quotas.limits(user, groups).any:
             return True
-        return purse.payer.kind == "group" and any(_limits(quotas.group_limits(purse.payer.name)))
+        return purse.payer.kind == "group" and quotas.group_limits(purse.payer.name).any
 
     def accounts(
         self, user: str, groups: Collection[str] = NO_GROUPS
@@ -108,7 +108,8 @@ class Paying:
             ledger, policies = Ledger(session, self.state.clock()), Policies(session)
             usual = policies.payer(user, groups)
             found = []
-            for payer in policies.choices(user, groups):
+            # The usual one too where its account is not open yet: it would pay.
+            for payer in dict.fromkeys([*policies.choices(user, groups), usual]):
                 account = self._account(ledger, payer)
                 found.append(
                     models.AccountSummary(
@@ -145,7 +146,3 @@ def held(session: Session, account: Account) -> int:
 def refused(refusals: Sequence[Refusal]) -> str:
     """The limits that stand in the way, for the user."""
     return "; ".join(map(str, refusals))
-
-
-def _limits(limits: object) -> list[bool]:
-    return [value is not None for value in vars(limits).values()]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Select, select, tuple_
-from sqlalchemy.orm import contains_eager
+from sqlalchemy.orm import Session, contains_eager, selectinload
 
 from .. import models
 from ..answers import Statement, Work
+from ..explained import entry
 from ..models import Kind, State
-from ..store.ledger import Ledger
+from ..store.ledger import Ledger, Movement
 from ..store.tables import Job, Reservation
-from .paying import held
+from .paying import NO_GROUPS, Paying, held
 from .rows import OPEN, job_row, reservation_row, show, show_all, show_job
 from .state import PoolState
 
@@ -80,14 +82,16 @@ class Questions:
         limit: int = 500,
         **more: Any,
     ) -> list[models.Reservation]:
-        """Reservations, newest first; with `with_workload` also ended ones still stopping.
+        """Reservations, newest first; with `with_workload` those that may have one now.
 
+        These are the open ones whose time has come, and the ended ones still stopping.
         More ways to narrow the list are the fields of `Filter`.
         """
         meant = Filter(user=user, current=current and not with_workload, kind=kind, **more)
         query = meant.narrow(select(Reservation).filter_by(pool=self.state.pool)).limit(limit)
         if with_workload:
-            query = query.where(Reservation.state.in_(OPEN) | Reservation.has_workload)
+            begun = Reservation.state.in_(OPEN) & (Reservation.start <= self.state.clock())
+            query = query.where(begun | Reservation.has_workload)
         with self.state.reading() as session:
             return show_all(session, session.scalars(query))
 
@@ -118,19 +122,46 @@ class Questions:
             files = {} if job.script is None else {job.filename: job.script}
             return Work(tuple(job.command), files, dict(job.environment))
 
-    def statement(self, user: str, limit: int = 100, before: int | None = None) -> Statement:
-        """The user's account; opened, with its starting grant, on first sight.
+    def statement(
+        self,
+        user: str,
+        limit: int = 100,
+        before: int | None = None,
+        account: str = models.OWN,
+        groups: Collection[str] = NO_GROUPS,
+    ) -> Statement:
+        """An account that the user may pay from; opened on first sight.
 
         Parameters
         ----------
         before : int, optional
             Only movements older than the one of this number.
+        account : str
+            As a bid names it.
+        groups : collection of str
+            Those that the user is in now.
+
+        Raises
+        ------
+        Forbidden
+            If it is the account of a group that the user is not in.
         """
         with self.state.transaction() as session:
             ledger = Ledger(session, self.state.clock())
-            account = ledger.user(user, self.state.grant)
+            purse = Paying(self.state).purse(session, user, groups, account)
+            movements = ledger.statement(purse.account, limit, before)
             return Statement(
-                balance=ledger.balance(account),
-                held=held(session, account),
-                movements=ledger.statement(account, limit, before),
+                balance=ledger.balance(purse.account),
+                held=held(session, purse.account),
+                entries=_entries(session, user, movements),
             )
+
+
+def _entries(session: Session, reader: str, movements: list[Movement]) -> list[models.LedgerEntry]:
+    """What a reader may know of the movements: of others' no name and no reservation."""
+    meant = {each.reservation_id for each in movements if each.reservation_id}
+    query = select(Reservation).where(Reservation.id.in_(meant))
+    # The job tells what the reservation is for.
+    found = session.scalars(query.options(selectinload(Reservation.job)))
+    rows = {row.id: row for row in found}
+    return [entry(each, rows.get(each.reservation_id or ""), reader) for each in movements]

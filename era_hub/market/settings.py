@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from era_pricing import Era, Feedback, FirstFit, Inventory, PricedResource, Prior
+from era_pricing import Reservation as Promise
 
-from .. import records
+from .. import models, records
 from ..answers import Loss
 from ..changes import Change
 from ..models import State
+from ..store.capacity import Capacity
 from ..store.tables import Reservation
 from .life import Life
 from .rows import OPEN, show
@@ -21,6 +24,14 @@ from .terms import Terms
 
 Edit = Callable[[Session], object]
 """Changes settings or maintenance within the session it is given, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What became of the promises: which could not be kept, and which are kept elsewhen."""
+
+    losses: list[Loss]
+    moved: list[models.Reservation]
 
 
 class PoolTerms:
@@ -59,11 +70,10 @@ class PoolTerms:
             What was broken, with its refund.
         """
         state = self.state
+        said = "the pool has less to give than when this was reserved"
         with state.transaction() as session:
             edit(session)
-            session.flush()
-            terms = Terms.of(session, state.pool, state.configured_limits)
-            return self._take_effect(session, terms, why)
+            return self.take_effect(session, f"{said}: {why}" if why else said).losses
 
     def honour(self) -> None:
         """Give up what the pool can no longer honour, with a full refund.
@@ -75,14 +85,26 @@ class PoolTerms:
             broken = self.state.era.update(Feedback(), self.state.clock()).broken
             why = "the pool has fewer GPUs than when this was reserved"
             self._give_up(session, list(broken), why)
+            # After that: until now more may have been sold than there are.
+            state = self.state
+            Capacity(session).note_size(state.pool, len(state.gpus), state.clock())
 
-    def _take_effect(self, session: Session, terms: Terms, why: str) -> list[Loss]:
+    def take_effect(self, session: Session, why: str) -> Effects:
+        """Sell on the terms that the transaction has stored; `why` is told to who loses."""
         state = self.state
-        broken = list(state.sell_on(terms))
-        said = "the pool has less to give than when this was reserved" + (f": {why}" if why else "")
-        losses = self._give_up(session, broken, said)
+        session.flush()
+        terms = Terms.of(session, state.pool, state.configured_limits)
+        result = state.sell_on(terms)
+        moved = [self._move(session, each) for each in result.moved]
+        losses = self._give_up(session, list(result.broken), why)
         state.note_change(Change("prices"))
-        return losses
+        return Effects(losses, moved)
+
+    def _move(self, session: Session, promise: Promise) -> models.Reservation:
+        row = session.get_one(Reservation, promise.job_id)
+        row.start, row.end, row.slot_prices = promise.start, promise.end, list(promise.slot_prices)
+        self.state.note_reservation(row)
+        return show(session, row)
 
     def _give_up(self, session: Session, broken: list[str], why: str) -> list[Loss]:
         for reservation_id in broken:

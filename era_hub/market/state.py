@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import local
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from era_pricing import BidError, Configuration, Era, Feedback
+from era_pricing import BidError, Configuration, Era, Feedback, UpdateResult
 
 from .. import records
 from ..answers import MarketError
 from ..changes import Change, Changes
 from ..models import Kind
 from ..store.database import Database
+from ..store.election import NotLeading
 from ..store.tables import Reservation
 from ..store.versions import Missing, Stale
 from .rows import OPEN
 from .terms import Terms
 
-UNCHANGED = (MarketError, BidError, Stale, Missing)
+UNCHANGED = (MarketError, BidError, Stale, Missing, NotLeading)
 """Failures that leave the engine as it was."""
 
 
@@ -44,6 +45,8 @@ class PoolState:
         UTC seconds now.
     changes : Changes, optional
         Told what has changed, once it is committed.
+    grace : int, optional
+        Seconds before its end at which a running job is asked to stop, at most.
     begin : callable, optional
         Begins a writing transaction; that of the pool's writer, which fails where another
         service writes (`Writer.begin`). Default: any of the database.
@@ -65,8 +68,10 @@ class PoolState:
         clock: Callable[[], int],
         changes: Changes | None = None,
         begin: Callable[[], AbstractContextManager[Session]] | None = None,
+        grace: int = 0,
     ) -> None:
         self.database = database
+        self.grace = grace
         self.era = era
         self.configurations = {each.name: each for each in configurations}
         self.pool = pool
@@ -97,6 +102,7 @@ class PoolState:
         try:
             with self._begin() as session:
                 self._here.session, self._changed = session, []
+                session.info["changes"] = self._changed
                 try:
                     yield session
                 finally:
@@ -151,12 +157,12 @@ class PoolState:
         self.sell_on(terms)
         self.era.restore(made)
 
-    def sell_on(self, terms: Terms) -> Iterable[str]:
-        """Let the engine sell on these terms; the reservations that this breaks."""
+    def sell_on(self, terms: Terms) -> UpdateResult:
+        """Let the engine sell on these terms; what this breaks and moves."""
         self.for_sale = max(len(self.gpus) - terms.held_back, 0)
         self.era.limit_prices(terms.floor, terms.ceiling)
         feedback = Feedback(terms.capacity(self.era.resource, len(self.gpus)))
-        return self.era.update(feedback, self.clock()).broken
+        return self.era.update(feedback, self.clock())
 
 
 class _Here(local):

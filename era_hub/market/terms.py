@@ -1,4 +1,7 @@
-"""What admins have set for a pool: prices, capacity held back, maintenance."""
+"""What admins have set for a pool: prices, capacity held back, maintenance.
+
+And what a foreign scheduler says that there is.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from era_pricing import CapacityChange
 
 from ..answers import MarketError
 from ..models import format_credits
+from ..store.capacity import Capacity, Span
 from ..store.settings import Settings
 
 
@@ -32,6 +36,7 @@ class Terms:
     ceiling: int | None
     held_back: int
     outages: tuple[Outage, ...]
+    reported: tuple[Span, ...] = ()
 
     @classmethod
     def of(cls, session: Session, pool: str, configured: tuple[int, int | None]) -> Terms:
@@ -60,17 +65,30 @@ class Terms:
             )
         planned = settings.maintenance(pool)
         outages = tuple(Outage(each.start, each.end, each.units) for each in planned)
-        return cls(floor, ceiling, stored.held_back or 0, outages)
+        reported = Capacity(session).reported(pool)
+        return cls(floor, ceiling, stored.held_back or 0, outages, reported)
 
     def capacity(self, resource: str, units: int) -> list[CapacityChange]:
         """What there is over time in a pool of so many units."""
-        for_sale = max(units - self.held_back, 0)
-        edges = sorted({edge for each in self.outages for edge in (each.start, each.end)})
-        changes = [CapacityChange(0, None, {resource: for_sale})]
-        for start, end in pairwise(edges):
-            out = [each for each in self.outages if each.start <= start < each.end]
-            if out:
-                lost = sum(units if each.units is None else each.units for each in out)
-                left = {resource: max(for_sale - lost, 0)}
+        changes = [CapacityChange(0, None, {resource: max(units - self.held_back, 0)})]
+        edges = {edge for each in self.outages for edge in (each.start, each.end)}
+        edges |= {edge for each in self.reported for edge in (each.start, each.end or 0)}
+        for start, end in pairwise([*sorted(edges), None]):
+            assert start is not None
+            there = min(self._planned(start, units), self._said(start, units))
+            if there < units:
+                left = {resource: max(there - self.held_back, 0)}
                 changes.append(CapacityChange(start, end, left))
         return changes
+
+    def _planned(self, at: int, units: int) -> int:
+        """What maintenance leaves."""
+        out = [each for each in self.outages if each.start <= at < each.end]
+        return units - sum(units if each.units is None else each.units for each in out)
+
+    def _said(self, at: int, units: int) -> int:
+        """What the scheduler says that there is: it knows of maintenance too."""
+        for each in reversed(self.reported):
+            if each.start <= at and (each.end is None or at < each.end):
+                return min(each.units, units)
+        return units

@@ -6,6 +6,7 @@ An answer is stored in the transaction of the call, so either both are there or 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select, tuple_
@@ -40,7 +41,8 @@ class Answers:
         KeyReused
             If the caller used the key for another request.
         """
-        row = self.session.get(Row, (caller, key))
+        self.read_ahead([(caller, key)])
+        row = self.session.info["answers"][caller, key]
         if row is None:
             return None
         if row.request != request:
@@ -49,10 +51,19 @@ class Answers:
 
     def keep(self, caller: str, key: str, request: str, status: int, body: str, now: int) -> None:
         """Store the first answer to a request; a second can't be stored."""
-        self.session.add(
-            Row(caller=caller, key=key, request=request, status=status, body=body, at=now)
-        )
-        self.session.flush()
+        row = Row(caller=caller, key=key, request=request, status=status, body=body, at=now)
+        self.session.add(row)
+        self.session.info.setdefault("answers", {})[caller, key] = row
+
+    def read_ahead(self, calls: Collection[tuple[str, str]]) -> None:
+        """Read the answers to several calls, each a caller and a key, at once."""
+        known: dict[tuple[str, str], Row | None] = self.session.info.setdefault("answers", {})
+        missing = [call for call in calls if call not in known]
+        if missing:
+            query = select(Row).where(tuple_(Row.caller, Row.key).in_(missing))
+            with self.session.no_autoflush:
+                found = {(row.caller, row.key): row for row in self.session.scalars(query)}
+            known.update((call, found.get(call)) for call in missing)
 
     def prune(self, before: int, limit: int = 1000) -> int:
         """Forget at most `limit` answers given before a time; how many those were."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import select, text
@@ -25,8 +27,18 @@ class Finding:
     text: str
 
 
+Steps = Sequence[tuple[int, int]]
+"""How many units there are, each from a time (UTC seconds) on; the first also before that."""
+
+Told = Callable[[str, int, int], None]
+"""Called before each check: its name, how many are done, and how many there are."""
+
+
 def prove(
-    session: Session, capacities: Mapping[str, int] | None = None, since: int | None = None
+    session: Session,
+    capacities: Mapping[str, int | Steps] | None = None,
+    since: int | None = None,
+    told: Told = lambda check, done, total: None,
 ) -> list[Finding]:
     """Everything that does not add up; nothing if the books are right.
 
@@ -34,11 +46,14 @@ def prove(
     ----------
     session : Session
         A reader's will do, and sees one moment.
-    capacities : mapping of str to int, optional
-        Units of each pool; of these pools it is proved that nothing was sold twice.
+    capacities : mapping of str to int or steps, optional
+        Units of each pool, always the same or over time; of these pools it is proved that
+        nothing was sold twice.
     since : int, optional
         With `capacities`: only of reservations that end after this time, as when a pool
         was larger before.
+    told : callable, optional
+        Hears how far the proof is.
     """
     if session.get_bind().dialect.name == "postgresql":
         # Every query here reads whole tables. Without statistics, as after a restore, the
@@ -49,21 +64,36 @@ def prove(
     for account in session.scalars(select(Account).filter_by(kind="system")):
         names[account.name] = account.id
     findings: list[Finding] = []
-    for check, subject, query, words in CHECKS:
+    pools = capacities or {}
+    total = len(CHECKS) + len(pools)
+    for number, (check, subject, query, words) in enumerate(CHECKS):
+        told(check, number, total)
         rows = session.execute(text(f"{query} LIMIT {MOST}"), names).mappings()
         for row in rows:
             values: dict[str, Any] = {**row}
             findings.append(Finding(check, subject.format(**values), words.format(**values)))
-    for pool, capacity in (capacities or {}).items():
-        findings += _oversold(session, pool, capacity, since)
+    for number, (pool, units) in enumerate(pools.items(), len(CHECKS)):
+        told("capacity", number, total)
+        steps = [(0, units)] if isinstance(units, int) else units
+        findings += islice(_oversold(session, pool, steps, since), MOST)
     return findings
 
 
-def _oversold(session: Session, pool: str, capacity: int, since: int | None) -> Iterator[Finding]:
-    values: dict[str, Any] = {"pool": pool, "capacity": capacity, "since": since or 0}
-    for row in session.execute(text(f"{SOLD} LIMIT {MOST}"), values):
-        sold = f"{row.sold} units are sold of {capacity} at {row.at}"
-        yield Finding("capacity", f"pool {pool}", sold)
+def _oversold(session: Session, pool: str, steps: Steps, since: int | None) -> Iterator[Finding]:
+    """Compare what was sold over time with what there was."""
+    starts = [at for at, _ in steps]
+    least = min(units for _, units in steps)
+    values: dict[str, Any] = {"pool": pool, "least": least, "since": since or 0}
+    for row in session.execute(text(SOLD), values):
+        # The step in which the row begins, and those that begin before the next row.
+        for index in range(max(0, bisect_right(starts, row.at) - 1), len(steps)):
+            at, units = max(row.at, starts[index]), steps[index][1]
+            if starts[index] >= row.until and at > row.at:
+                break
+            if row.sold > units:
+                sold = f"{row.sold} units are sold of {units} at {at}"
+                yield Finding("capacity", f"pool {pool}", sold)
+                break
 
 
 OPEN = "('accepted', 'active')"
@@ -254,7 +284,8 @@ SOLD = """
     ), steps AS (
         SELECT at, sum(change) AS change FROM marks GROUP BY at
     )
-    SELECT at, sold FROM (
-        SELECT at, sum(change) OVER (ORDER BY at) AS sold FROM steps
-    ) sums WHERE sold > :capacity ORDER BY at
+    SELECT at, until, sold FROM (
+        SELECT at, lead(at) OVER (ORDER BY at) AS until, sum(change) OVER (ORDER BY at) AS sold
+        FROM steps
+    ) sums WHERE sold > :least ORDER BY at
 """

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +28,10 @@ MIGRATION_LOCK = 0x4552_4100_0001
 
 GONE = ("08", "57P")
 """SQLSTATE classes of PostgreSQL: the connection failed, or the server is going down."""
+
+
+PATIENCE = 0.005
+"""Seconds for which the writer thread keeps an answer, to give it together with others."""
 
 
 class Unavailable(RuntimeError):
@@ -54,6 +63,7 @@ class Database:
         self._reading = _open(self.url, readers)
         self.reader: sessionmaker[Session] = sessionmaker(self._reading, expire_on_commit=False)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="era-writer")
+        self._calls: deque[_Call] = deque()
         self._readers = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="era-reader")
 
     def __repr__(self) -> str:
@@ -84,6 +94,11 @@ class Database:
                 if self.dialect == "sqlite":
                     _pragma(connection, "foreign_keys=ON")
 
+    def connecting(self) -> dict[str, Any]:
+        """How psycopg reaches the same PostgreSQL database."""
+        _, found = self.engine.dialect.create_connect_args(self.url)
+        return {**found, **_patience(self.url)}
+
     async def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a function on the writer thread.
 
@@ -97,10 +112,27 @@ class Database:
             connection broke while it was committing: call again with the same
             idempotency key to learn which.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, lambda: _clearly(lambda: function(*args, **kwargs))
-        )
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._calls.append(_Call(lambda: function(*args, **kwargs), future))
+        self._thread.submit(self._work)
+        return await future
+
+    def _work(self) -> None:
+        """Answer the calls that wait, on the writer thread.
+
+        Waking the event loop costs more than many a call, so they are answered together,
+        unless that would keep the first of them waiting.
+        """
+        done: list[_Call] = []
+        since = time.monotonic()
+        while self._calls:
+            call = self._calls.popleft()
+            call.make()
+            done.append(call)
+            if time.monotonic() - since > PATIENCE:
+                _answer(done)
+                done, since = [], time.monotonic()
+        _answer(done)
 
     async def read(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a function on a reader thread; it opens its session by `reader`.
@@ -130,6 +162,41 @@ class Database:
         self._thread.shutdown(wait=True)
         self._reading.dispose()
         self.engine.dispose()
+
+
+@dataclass
+class _Call:
+    """What the writer thread is to do, and who waits for it."""
+
+    function: Callable[[], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def make(self) -> None:
+        try:
+            self.result = _clearly(self.function)
+        except BaseException as error:
+            self.error = error
+
+    def answer(self) -> None:
+        if self.future.done():  # whoever asked has gone
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
+
+
+def _answer(calls: Sequence[_Call]) -> None:
+    for loop, theirs in groupby(calls, lambda call: call.future.get_loop()):
+        with suppress(RuntimeError):  # the loop was closed: nobody waits
+            loop.call_soon_threadsafe(_deliver, list(theirs))
+
+
+def _deliver(calls: Sequence[_Call]) -> None:
+    for call in calls:
+        call.answer()
 
 
 def unavailable(error: BaseException) -> Unavailable | None:
@@ -194,6 +261,16 @@ def _open(url: URL, readers: int = 0) -> Engine:
 
 
 def _open_postgresql(url: URL, options: dict[str, Any], reading: bool) -> Engine:
+    options["connect_args"] = _patience(url)
+    if reading:
+        execution = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        options["execution_options"] = execution
+    engine = create_engine(url, **options)
+    event.listen(engine, "connect", _configure_postgresql)
+    return engine
+
+
+def _patience(url: URL) -> dict[str, str]:
     # A host that died without a word is noticed within seconds. What the URL says comes first.
     wanted = {
         "connect_timeout": "5",
@@ -202,13 +279,7 @@ def _open_postgresql(url: URL, options: dict[str, Any], reading: bool) -> Engine
         "keepalives_count": "3",
         "application_name": "era-hub",
     }
-    options["connect_args"] = {k: v for k, v in wanted.items() if k not in url.query}
-    if reading:
-        execution = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        options["execution_options"] = execution
-    engine = create_engine(url, **options)
-    event.listen(engine, "connect", _configure_postgresql)
-    return engine
+    return {name: value for name, value in wanted.items() if name not in url.query}
 
 
 def _configure_postgresql(connection: Any, _record: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from era_pricing.predictors import SeenRequest
@@ -28,12 +28,15 @@ class Demand:
         self.resource = resource
 
     def remember(self, seen: SeenRequest) -> None:
-        """Keep a request that has been decided, and drop those that are too old."""
+        """Keep a request that has been decided."""
         row = SeenBid(pool=self.pool, resource=self.resource)
         for name in SeenRequest.__dataclass_fields__:
             setattr(row, name, getattr(seen, name))
         self.session.add(row)
-        old = SeenBid.submitted < seen.submitted - KEPT
+
+    def prune(self, now: int) -> None:
+        """Drop requests that are too old to be remembered."""
+        old = SeenBid.submitted < now - KEPT
         self.session.execute(delete(SeenBid).filter_by(pool=self.pool).where(old))
 
     def recall(self, now: int) -> list[SeenRequest]:
@@ -45,6 +48,23 @@ class Demand:
             .order_by(SeenBid.submitted.desc(), SeenBid.id.desc())
             .limit(MOST)
         )
-        names = SeenRequest.__dataclass_fields__
         rows = list(self.session.scalars(query))
-        return [SeenRequest(**{name: getattr(row, name) for name in names}) for row in rows[::-1]]
+        return [_seen(row) for row in rows[::-1]]
+
+    def newest(self) -> int:
+        """The number of the newest request of any pool; 0 if there is none."""
+        return self.session.scalar(select(func.max(SeenBid.id))) or 0
+
+    def after(self, number: int) -> list[tuple[int, SeenRequest]]:
+        """The requests that are newer than the one of this number, with theirs."""
+        query = (
+            select(SeenBid)
+            .filter_by(pool=self.pool, resource=self.resource)
+            .where(SeenBid.id > number)
+            .order_by(SeenBid.id)
+        )
+        return [(row.id, _seen(row)) for row in self.session.scalars(query)]
+
+
+def _seen(row: SeenBid) -> SeenRequest:
+    return SeenRequest(**{name: getattr(row, name) for name in SeenRequest.__dataclass_fields__})

@@ -23,14 +23,25 @@ from pathlib import Path
 from typing import IO, Any
 
 from sqlalchemy import Connection, delete, event, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from .database import Database
 from .tables import WriterRow
 
+HOLDER = text(
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND classid::bigint = :high AND objid::bigint = :low"
+)
+
 
 class NotLeading(RuntimeError):
     """Another service writes for this pool now."""
+
+
+class Forbidden(RuntimeError):
+    """This service may not depose the writer."""
 
 
 class InUse(RuntimeError):
@@ -75,6 +86,8 @@ class Writer:
         # What belongs to the connection that holds the lock, and ends with it.
         self._info: dict[Any, Any] = {}
         self._key = ("writer", pool)
+        self.terms = 0
+        """How often this service has become the writer."""
         if database.dialect == "postgresql":
             event.listen(database.engine, "invalidate", self._connection_lost)
             event.listen(database.engine, "close", self._connection_lost)
@@ -97,6 +110,7 @@ class Writer:
         if self.database.dialect == "sqlite" and not self.leading:
             _lock_file(self.database, self)
             self._info = {self._key: self}
+            self.terms += 1
             with self.database.session.begin() as session:
                 self._announce(session, new=True)
             return True
@@ -141,6 +155,7 @@ class Writer:
         lock = text("SELECT pg_try_advisory_lock(:key)")
         if not connection.execute(lock, {"key": _number(self.pool)}).scalar_one():
             return False
+        self.terms += 1
         self._info = connection.info
         self._info[self._key] = self
         return True
@@ -152,11 +167,11 @@ class Writer:
 
     def _announce(self, session: Session, new: bool) -> None:
         now = int(self.clock())
-        if new:
+        mine = update(WriterRow).filter_by(pool=self.pool, address=self.address)
+        # The row may be another's still, if this one could not store its own when it began.
+        if new or not session.execute(mine.values(beat=now)).rowcount:  # type: ignore[attr-defined]
             session.execute(delete(WriterRow).filter_by(pool=self.pool))
             session.add(WriterRow(pool=self.pool, address=self.address, since=now, beat=now))
-        else:
-            session.execute(update(WriterRow).filter_by(pool=self.pool).values(beat=now))
 
     def _connection_lost(self, _connection: Any, record: Any, _error: Any = None) -> None:
         record.info.pop(self._key, None)
@@ -166,6 +181,36 @@ def leader(session: Session, pool: str) -> Leader | None:
     """The service that writes for a pool, if one has said so; it may have died since."""
     row = session.get(WriterRow, pool, populate_existing=True)
     return None if row is None else Leader(row.address, row.since, row.beat)
+
+
+def holder(session: Session, pool: str) -> int | None:
+    """PostgreSQL's process that serves the writer of a pool; None if nobody holds the lock."""
+    key = _number(pool)
+    return session.scalar(HOLDER, {"high": key >> 32 & 0xFFFF_FFFF, "low": key & 0xFFFF_FFFF})
+
+
+def depose(session: Session, pool: str, process: int) -> bool:
+    """End the connection of a pool's writer, if it still is that of this process.
+
+    With the connection it loses the lock, and what it has not committed.
+
+    Raises
+    ------
+    Forbidden
+        If this service's role in PostgreSQL may not do that.
+    """
+    if holder(session, pool) != process:
+        return False
+    try:
+        return bool(session.scalar(text("SELECT pg_terminate_backend(:pid)"), {"pid": process}))
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != "42501":
+            raise
+        raise Forbidden(
+            f"PostgreSQL does not let this service end process {process}, which serves the "
+            f"frozen writer of pool {pool}; let all services log in as one role, or grant "
+            "this one pg_signal_backend"
+        ) from error
 
 
 def _number(pool: str) -> int:

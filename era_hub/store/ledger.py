@@ -7,13 +7,11 @@ together; `store.books` proves that they agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, text, update
-from sqlalchemy.orm import Session
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session, SessionTransaction
 
 from .lots import Part, Parts, live, put_back, take
 from .tables import Account, Entry, Lot, Transaction
@@ -87,7 +85,21 @@ class Ledger:
 
     def find(self, kind: str, name: str) -> Account | None:
         """An account if there is one; ``user``, ``group`` or ``system``."""
-        return self.session.scalar(select(Account).filter_by(kind=kind, name=name))
+        account = self._known().get((kind, name))
+        if account is None:
+            query = select(Account).filter_by(kind=kind, name=name)
+            # Nothing that waits to be written opens an account.
+            with self.session.no_autoflush:
+                account = self.session.scalar(query, execution_options=FRESH if self.locked else {})
+            if account is not None:
+                self._known()[kind, name] = account
+        return account
+
+    def read_ahead(self, kind: str, names: Collection[str]) -> None:
+        """Read several accounts at once; the ledger must be locked."""
+        query = select(Account).where(Account.kind == kind, Account.name.in_(names))
+        for account in self.session.scalars(query, execution_options=FRESH):
+            self._known()[kind, account.name] = account
 
     def open(self, kind: str, name: str) -> Account:
         """A new account, without a starting grant."""
@@ -97,6 +109,7 @@ class Ledger:
             account = Account(kind=kind, name=name, created=self.now)
             self.session.add(account)
             self.session.flush()
+            self._keep(account)
         return account
 
     def get(self, account_id: int) -> Account:
@@ -105,6 +118,8 @@ class Ledger:
 
     def balance(self, account: Account) -> int:
         """Micro-credits on an account, without those that have lapsed by now."""
+        if not account.lapsing:
+            return account.balance
         lapsed = select(func.coalesce(func.sum(Lot.remaining), 0)).where(
             Lot.account_id == account.id, Lot.expires <= self.now, live()
         )
@@ -119,7 +134,7 @@ class Ledger:
         if overdraft < 0:
             raise ValueError(f"an overdraft of {overdraft} micro-credits")
         self.lock()
-        self.session.refresh(account, ["balance", "overdraft"])
+        self._keep(account)
         owed = sum(each.remaining for each in self._lots(account, 0)) - account.balance
         if owed > overdraft:
             raise NotEnough(overdraft, owed)
@@ -181,6 +196,7 @@ class Ledger:
         """Give credits, which lapse at `expires` if that is said; the transaction's number."""
         _positive("grant", amount)
         self.lock()
+        self._keep(account)  # now: read anew later, it would not be `lapsing` any more
         lot_id = None
         if expires is not None:
             lot = Lot(
@@ -193,13 +209,16 @@ class Ledger:
             self.session.add(lot)
             self.session.flush()
             lot_id = lot.id
-        return self._book("grant", BANK, account, [Part(lot_id, amount)], memo, actor=actor)
+            account.lapsing = True
+        return self._numbered(
+            self._book("grant", BANK, account, [Part(lot_id, amount)], memo, actor=actor)
+        )
 
     def withdraw(self, account: Account, amount: int, memo: str, actor: str) -> int:
         """Take credits back, as far as they are there; the transaction's number."""
         _positive("withdrawal", amount)
-        parts, balance = self._spend(account, amount)
-        return self._book("withdrawal", BANK, account, parts, memo, actor=actor, balance=balance)
+        parts = self._spend(account, amount)
+        return self._numbered(self._book("withdrawal", BANK, account, parts, memo, actor=actor))
 
     def hold(
         self, account: Account, amount: int, reservation_id: str, memo: str, part: int = 0
@@ -214,8 +233,8 @@ class Ledger:
         if amount == 0:
             return
         _positive("hold", amount)
-        parts, balance = self._spend(account, amount)
-        self._book("hold", ESCROW, account, parts, memo, reservation_id, part, balance=balance)
+        parts = self._spend(account, amount)
+        self._book("hold", ESCROW, account, parts, memo, reservation_id, part)
 
     def next_part(self, reservation_id: str) -> int:
         """The number of a reservation's next extension."""
@@ -265,6 +284,8 @@ class Ledger:
 
     def lapse(self, account: Account, until: int | None = None) -> None:
         """Take back what has lapsed on one account."""
+        if not account.lapsing:
+            return
         until = self.now if until is None else until
         query = select(Lot).where(Lot.account_id == account.id, Lot.expires <= until, live())
         ordered = query.order_by(Lot.expires, Lot.id)
@@ -274,24 +295,49 @@ class Ledger:
         """When the next credits lapse."""
         return self.session.scalar(select(func.min(Lot.expires)).where(live()))
 
+    @property
+    def locked(self) -> bool:
+        """Whether nobody else moves credits until the transaction ends."""
+        held: _Locked | None = self.session.info.get("ledger")
+        return held is not None and held.transaction is self.session.get_transaction()
+
     def lock(self) -> None:
         """Wait until no other service moves credits; what is read from now on holds."""
-        if self.session.get_bind().dialect.name != "postgresql":
+        if self.locked:
             return
-        transaction = self.session.get_transaction()
-        if transaction is None or self.session.info.get("ledger") is not transaction:
+        if self.session.get_bind().dialect.name == "postgresql":
             self.session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LEDGER_LOCK})
-            self.session.info["ledger"] = self.session.get_transaction()
+        self.session.connection()  # begins the transaction, if nothing has yet
+        self.session.info["ledger"] = _Locked(self.session.get_transaction(), {})
 
     # -- inside ---------------------------------------------------------------
 
-    def _spend(self, account: Account, amount: int) -> tuple[Parts, int]:
-        """Take from what lapses first, then from what never does; the new balance."""
+    def _known(self) -> dict[tuple[str, str], Account]:
+        """The accounts that were read since the ledger was locked: nobody changes them."""
+        return self.session.info["ledger"].accounts if self.locked else {}
+
+    def _keep(self, account: Account) -> None:
+        """Read an account anew, unless that was done since the ledger was locked."""
+        known, key = self._known(), (account.kind, account.name)
+        if known.get(key) is not account:
+            self.session.refresh(account, ["balance", "overdraft", "lapsing"])
+            known[key] = account
+
+    def _spend(self, account: Account, amount: int) -> Parts:
+        """What to take first what lapses first, then what never does.
+
+        Raises
+        ------
+        NotEnough
+            If the account has less; nothing has changed then.
+        """
         self.lock()
+        self._keep(account)
         self.lapse(account)
-        balance = self._change(account, -amount)  # nothing has changed yet if this fails
-        parts = take(self._lots(account, self.now), amount)
-        return [Part(each.lot_id, -each.amount) for each in parts], balance
+        if account.balance - amount < -account.overdraft:
+            raise NotEnough(self.available(account), amount)
+        lots = self._lots(account, self.now) if account.lapsing else []
+        return [Part(each.lot_id, -each.amount) for each in take(lots, amount)]
 
     def _lots(self, account: Account, since: int) -> list[Lot]:
         query = (
@@ -334,70 +380,60 @@ class Ledger:
         reservation_id: str | None = None,
         part: int = 0,
         actor: str = MARKET,
-        balance: int | None = None,
-    ) -> int:
+    ) -> Transaction:
         """Add `parts` to an account, and take as much from the other.
 
-        With `balance` the account's has been changed already.
+        Both are written when the session is flushed, together with those of other
+        movements. The ledger is locked, so nobody else changes a balance until then.
         """
         other = self._system(other) if isinstance(other, str) else other
-        self.session.flush()
-        connection = self.session.connection()
-        cause = {
-            "at": self.now,
-            "kind": kind,
-            "reservation_id": reservation_id,
-            "part": part,
-            "memo": memo,
-            "actor": actor,
-        }
-        number: int = connection.execute(INSERT_TRANSACTION, cause).scalar_one()
-        total = sum(each.amount for each in parts)
-        if balance is None:
-            balance = self._change(account, total)
-        entries = _entries(number, account, parts, balance)
-        entries += _entries(number, other, [Part(None, -total)], self._change(other, -total))
-        connection.execute(insert(Entry.__table__), entries)  # type: ignore[arg-type]
-        return number
+        balanced = Part(None, -sum(each.amount for each in parts))
+        moved = Transaction(
+            at=self.now,
+            kind=kind,
+            reservation_id=reservation_id,
+            part=part,
+            memo=memo,
+            actor=actor,
+            entries=[*self._entries(account, parts), *self._entries(other, [balanced])],
+        )
+        self.session.add(moved)
+        return moved
 
-    def _change(self, account: Account, amount: int) -> int:
-        """Change a balance in the database itself; the new one."""
-        # What comes in is always welcome, and what lapses is there.
-        floor = account.kind != "system" and amount < 0
-        statement = TAKE if floor else ADD
-        row = self.session.connection().execute(statement, {"number": account.id, "change": amount})
-        balance: int | None = row.scalar_one_or_none()
-        if balance is None:
-            self.session.refresh(account, ["balance", "overdraft"])
-            raise NotEnough(self.available(account), -amount)
-        set_committed_value(account, "balance", balance)
-        return balance
+    def _entries(self, account: Account, parts: Parts) -> list[Entry]:
+        """Change a balance part by part."""
+        self._keep(account)
+        entries = []
+        for each in parts:
+            account.balance += each.amount
+            entries.append(
+                Entry(
+                    account_id=account.id,
+                    lot_id=each.lot_id,
+                    amount=each.amount,
+                    balance=account.balance,
+                )
+            )
+        return entries
+
+    def _numbered(self, moved: Transaction) -> int:
+        self.session.flush()
+        return moved.id
 
     def _system(self, name: str) -> Account:
         return self.find("system", name) or self.open("system", name)
 
 
+@dataclass(frozen=True)
+class _Locked:
+    """A transaction that holds the ledger, and the accounts that it has read since."""
+
+    transaction: SessionTransaction | None
+    accounts: dict[tuple[str, str], Account]
+
+
 # Rows that were read before the ledger was locked may have changed since.
 FRESH = {"populate_existing": True}
-
-INSERT_TRANSACTION = insert(Transaction.__table__).returning(Transaction.id)  # type: ignore[arg-type]
-ADD = (
-    update(Account.__table__)  # type: ignore[arg-type]
-    .where(Account.id == bindparam("number"))
-    .values(balance=Account.balance + bindparam("change"))
-    .returning(Account.balance)
-)
-TAKE = ADD.where(Account.balance + bindparam("change") >= -Account.overdraft)
-
-
-def _entries(number: int, account: Account, parts: Parts, balance: int) -> list[dict[str, Any]]:
-    """Rows that bring an account to its new balance."""
-    rows: list[dict[str, Any]] = []
-    for each in reversed(parts):
-        row = {"lot_id": each.lot_id, "amount": each.amount, "balance": balance}
-        rows.insert(0, row | {"transaction_id": number, "account_id": account.id})
-        balance -= each.amount
-    return rows
 
 
 def _positive(kind: str, amount: int) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from .rules import changed, rules
 from .tables import Account, Policy
 from .versions import Stale, expect, remove, store
 
@@ -77,6 +78,7 @@ class Policies:
         row = row or Policy(kind=kind, name=name)
         row.pays, row.rank = pays, rank
         store(self.session, _what(kind, name), row)
+        changed(self.session)
         return row
 
     def remove(self, kind: str, name: str, version: int) -> None:
@@ -85,6 +87,7 @@ class Policies:
         if row is None:
             raise Stale(_what(kind, name), version, 0)
         remove(self.session, _what(kind, name), row, version)
+        changed(self.session)
 
     def all(self) -> list[Policy]:
         """All policies: those of users by name, then those of groups by rank."""
@@ -101,8 +104,7 @@ class Policies:
         """
         if wanted is not None:
             return _allowed(user, groups, wanted)
-        for row in self._of(user, groups):
-            pays = row.pays
+        for pays in rules(self.session).payers(user, groups):
             if pays is None or (pays != "own" and pays.removeprefix(GROUP) not in groups):
                 continue
             return _allowed(user, groups, pays)
@@ -113,16 +115,6 @@ class Policies:
         query = select(Account.name).where(Account.kind == "group", Account.name.in_(groups))
         named = self.session.scalars(query.order_by(Account.name))
         return [Payer("user", user), *(Payer("group", name) for name in named)]
-
-    def _of(self, user: str, groups: Collection[str]) -> list[Policy]:
-        """What applies to a user, the most important first."""
-        query = select(Policy).where(
-            or_(
-                and_(Policy.kind == "user", Policy.name == user),
-                and_(Policy.kind == "group", Policy.name.in_(groups)),
-            )
-        )
-        return list(self.session.scalars(query.order_by(Policy.kind.desc(), Policy.rank)))
 
 
 def _allowed(user: str, groups: Collection[str], wanted: str) -> Payer:

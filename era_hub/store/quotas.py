@@ -12,29 +12,18 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from ..models import State
 from .peaks import Peak, Span, clock_time, highest, hours, period_start
 from .policies import Payer
+from .rules import Limits, Rules, changed, rules
 from .tables import Quota, Reservation
 from .versions import Stale, expect, remove, store
 
 OPEN = (State.ACCEPTED, State.ACTIVE)
 KINDS = ("everyone", "user", "member", "group")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What is in force; None is no limit. `gpu_seconds` are those of a `period`."""
-
-    gpus: int | None = None
-    gpu_seconds: int | None = None
-    period: int | None = None
-    longest: int | None = None
-    horizon: int | None = None
-    configurations: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +135,7 @@ class Quotas:
             setattr(row, limit, value)
         row.configurations = None if configurations is None else sorted({*configurations})
         store(self.session, _what(kind, name), row)
+        changed(self.session)
         return row
 
     def remove(self, kind: str, name: str, version: int) -> None:
@@ -154,6 +144,7 @@ class Quotas:
         if row is None:
             raise Stale(_what(kind, name), version, 0)
         remove(self.session, _what(kind, name), row, version)
+        changed(self.session)
 
     def all(self) -> list[Quota]:
         """All quotas, by kind and name."""
@@ -161,12 +152,11 @@ class Quotas:
 
     def limits(self, user: str, groups: Collection[str]) -> Limits:
         """The limits of a user."""
-        return _of_user(self._rows(user, groups))
+        return _of_user(rules(self.session), user, groups)
 
     def group_limits(self, name: str) -> Limits:
         """The limits in sum of what a group pays for."""
-        row = self._row("group", name)
-        return Limits() if row is None else _limits(row)
+        return rules(self.session).quotas.get(("group", name), Limits())
 
     def check(self, wanted: Wanted, now: int, without: str | None = None) -> list[Refusal]:
         """What stands against a reservation; nothing if it may be made.
@@ -269,13 +259,10 @@ class Quotas:
     def _scopes(
         self, user: str, groups: Collection[str], payer: Payer, account_id: int | None
     ) -> list[Scope]:
-        group = payer.name if payer.kind == "group" else None
-        rows = self._rows(user, groups, group)
-        scopes = [Scope(user, _of_user(rows), Reservation.user == user)]
-        sums = [row for row in rows if row.kind == "group"]
-        if sums:
+        scopes = [Scope(user, self.limits(user, groups), Reservation.user == user)]
+        if payer.kind == "group":
             mine = Reservation.account_id == account_id
-            scopes.append(Scope(f"group {group}", _limits(sums[0]), mine))
+            scopes.append(Scope(f"group {payer.name}", self.group_limits(payer.name), mine))
         return scopes
 
     def _spans(self, scope: Scope, start: int, end: int, without: str | None = None) -> list[Span]:
@@ -313,21 +300,12 @@ class Quotas:
     def _row(self, kind: str, name: str) -> Quota | None:
         return self.session.scalar(select(Quota).filter_by(kind=kind, name=name))
 
-    def _rows(self, user: str, groups: Collection[str], group: str | None = None) -> list[Quota]:
-        conditions = [
-            Quota.kind == "everyone",
-            and_(Quota.kind == "user", Quota.name == user),
-            and_(Quota.kind == "member", Quota.name.in_(groups)),
-        ]
-        if group is not None:
-            conditions.append(and_(Quota.kind == "group", Quota.name == group))
-        return list(self.session.scalars(select(Quota).where(or_(*conditions))))
 
-
-def _of_user(rows: Sequence[Quota]) -> Limits:
+def _of_user(ruled: Rules, user: str, groups: Collection[str]) -> Limits:
     levels = [
-        [_limits(row) for row in rows if row.kind == kind]
-        for kind in ("user", "member", "everyone")
+        ruled.limits("user", [user]),
+        ruled.limits("member", groups),
+        ruled.limits("everyone", [""]),
     ]
 
     def decides(given: Callable[[Limits], bool]) -> list[Limits]:
@@ -355,17 +333,6 @@ def _of_user(rows: Sequence[Quota]) -> Limits:
 def _rate(limits: Limits) -> tuple[float, int]:
     """What is more generous: more in the long run; if equal, more at a time."""
     return (limits.gpu_seconds or 0) / (limits.period or 1), limits.gpu_seconds or 0
-
-
-def _limits(row: Quota) -> Limits:
-    return Limits(
-        gpus=row.gpus,
-        gpu_seconds=row.gpu_seconds,
-        period=row.period,
-        longest=row.longest,
-        horizon=row.horizon,
-        configurations=None if row.configurations is None else tuple(row.configurations),
-    )
 
 
 def _usage(limit: str, value: int, used: int, scope: Scope) -> Usage:

@@ -54,7 +54,8 @@ class Account(Base):
     """Who can hold credits: users, groups, and the market's own accounts.
 
     `balance` is the sum of the account's entries, kept with them in one transaction.
-    `started` says whether the starting grant of a new user has been given.
+    `started` says whether the starting grant of a new user has been given, and `lapsing`
+    whether it ever had credits that lapse: most have none, and need no look at their lots.
     """
 
     __tablename__ = "accounts"
@@ -67,6 +68,7 @@ class Account(Base):
     balance: Mapped[int] = mapped_column(default=0, server_default="0")
     overdraft: Mapped[int] = mapped_column(default=0, server_default="0")
     started: Mapped[bool] = mapped_column(default=False, server_default=false())
+    lapsing: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Transaction(Base):
@@ -88,6 +90,8 @@ class Transaction(Base):
     memo: Mapped[str]
     actor: Mapped[str] = mapped_column(default="market", server_default="market")
     entries: Mapped[list[Entry]] = relationship(back_populates="transaction")
+    # Says which of the two is written first.
+    reservation: Mapped[Reservation | None] = relationship(lazy="raise")
 
 
 class Entry(Base):
@@ -167,6 +171,15 @@ class GrantTick(Base):
     transaction_id: Mapped[int | None] = mapped_column(ForeignKey("transactions.id"))
 
 
+class RulesVersion(Base):
+    """Counts the changes of policies and quotas: services keep copies of them."""
+
+    __tablename__ = "rules_version"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int]
+
+
 class Policy(Versioned, Base):
     """Who pays where a bid does not say: ``own`` or ``group:NAME``; null says nothing."""
 
@@ -213,8 +226,9 @@ class Reservation(Versioned, Base):
         Index("ix_reservations_user", "user", "created"),
         Index("ix_reservations_user_end", "user", "end"),
         Index("ix_reservations_account_end", "account_id", "end"),
+        Index("ix_reservations_server", "user", "server_name", **where("state = 'accepted'")),
         Index("ix_reservations_pool", "pool", "created", "id"),
-        Index("ix_reservations_state", "state"),
+        Index("ix_reservations_state", "state", "start"),
         Index("ix_reservations_has_workload", "has_workload"),
     )
 
@@ -344,6 +358,32 @@ class Maintenance(Versioned, Base):
     end: Mapped[int]
     units: Mapped[int | None]
     reason: Mapped[str]
+
+
+class CapacityReport(Base):
+    """What a foreign scheduler has said: `units` of a pool in [start, end), null for no end.
+
+    Where two overlap, the one with the higher id counts.
+    """
+
+    __tablename__ = "capacity_reports"
+    __table_args__ = (Index("ix_capacity_reports_pool", "pool", "id"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    pool: Mapped[str]
+    start: Mapped[int]
+    end: Mapped[int | None]
+    units: Mapped[int]
+
+
+class PoolSize(Base):
+    """How many units a pool has from `since` on: none was sold twice, as the books prove."""
+
+    __tablename__ = "pool_sizes"
+
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    since: Mapped[int] = mapped_column(primary_key=True)
+    units: Mapped[int]
 
 
 class WriterRow(Base):

@@ -206,6 +206,7 @@ def job_request(
     name: str | None = None,
     args: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    account: str | None = None,
     now: datetime | None = None,
 ) -> models.JobRequest:
     """The bid for a background job."""
@@ -221,7 +222,19 @@ def job_request(
         command=what.command,
         args=[str(arg) for arg in args],
         environment={str(k): str(v) for k, v in (environment or {}).items()},
+        account=_account(account),
     )
+
+
+def _account(name: str | None) -> str | None:
+    if name not in (None, models.OWN) and not str(name).startswith("group:"):
+        raise ValueError(f"account: {name!r} is none; say own, or group:NAME for a group of yours")
+    return name
+
+
+def extension_request(duration: str | float, value: Credits) -> models.ExtensionRequest:
+    """The bid for more time."""
+    return _build(models.ExtensionRequest, duration=duration, value=models.micro_credits(value))
 
 
 def _build(model: type[RequestT], **fields: Any) -> RequestT:

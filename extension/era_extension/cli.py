@@ -20,7 +20,7 @@ from era_hub.models import format_credits
 
 from . import views
 from .jobs import JobHandle
-from .options import FAILURES, job_options, sentence, window_options
+from .options import CREDITS, DURATION, FAILURES, job_options, sentence, window_options
 from .outcome import Printer, ending, follow_log
 from .session import Era
 from .terminal import show_table
@@ -256,21 +256,75 @@ def cancel(raw: bool, job_id: str) -> None:
 
 @main.command()
 @as_json
-def account(raw: bool) -> None:
+@click.option(
+    "--duration", type=DURATION, default="30m", show_default=True, help="How much longer."
+)
+@click.option(
+    "--value",
+    type=CREDITS,
+    required=True,
+    help="The most you will pay for it, in credits. You pay the market's price, which does not "
+    "depend on it.",
+)
+@click.argument("job_id", metavar="JOB")
+def extend(raw: bool, job_id: str, duration: int, value: Decimal) -> None:
+    """Buy more time for a job, right after its end.
+
+    JOB is a job's id or the beginning of one. The job may wait or run: one that runs
+    goes on, and is stopped at its new end.
+
+    \b
+    Example:
+      era extend 3f9c --duration 1h --value 2
+    """
+    with Era() as era:
+        job = era.job(job_id)
+        before = job.model.reservation.price
+        job.extend(duration, value)
+    if raw:
+        return _dump(job.model)
+    place = job.model.reservation
+    cost = format_credits(place.price - before)
+    click.echo(f"Job {job.id} has time until {format_when(place.end)}, for {cost} credits more.")
+    return None
+
+
+@main.command()
+@as_json
+@click.option("--account", help="That of a group of yours: group:NAME. [default: own]")
+def account(raw: bool, account: str | None) -> None:
     """Your credits and where they went.
 
     \b
     Examples:
       era account
+      era account --account group:lab
       era account --json | jq .balance
     """
     with Era() as era:
-        view = era.account()
+        view = era.account(account)
     if raw:
         return _dump(view.model)
     click.echo(view.headline())
     if table := view.table():
         show_table(table)
+    return None
+
+
+@main.command()
+@as_json
+def accounts(raw: bool) -> None:
+    """The accounts that you may pay with.
+
+    \b
+    Example:
+      era accounts
+    """
+    with Era() as era:
+        found = era.accounts()
+    if raw:
+        return _dump(list(found))
+    show_table(views.accounts_table(found))
     return None
 
 

@@ -46,9 +46,16 @@ class Session(ABC):
         """Prices now and for the coming `hours`, a view of `era_hub.models.Market`."""
         return self._run(_shown(self.client.market, views.MarketView, hours))
 
-    def account(self) -> Any:
-        """Your credits and their movements, a view of `era_hub.models.Account`."""
-        return self._run(_shown(self.client.account, views.AccountView))
+    def account(self, account: str | None = None) -> Any:
+        """Your credits and their movements, a view of `era_hub.models.Account`.
+
+        With ``group:NAME`` those of a group of yours.
+        """
+        return self._run(_shown(self.client.account, views.AccountView, None, account))
+
+    def accounts(self) -> Any:
+        """The accounts that you may pay with, each an `era_hub.models.AccountSummary`."""
+        return self._run(self._accounts_steps())
 
     def reservations(self, current: bool = False) -> Any:
         """Your reservations, newest first; only those not ended if `current`."""
@@ -117,6 +124,7 @@ class Session(ABC):
         args: Sequence[str] = (),
         name: str | None = None,
         environment: Mapping[str, str] | None = None,
+        account: str | None = None,
     ) -> Any:
         """Bid for a background job and, if the market accepts, send it off.
 
@@ -138,6 +146,9 @@ class Session(ABC):
             Default: the script's file name or the command.
         environment : mapping, optional
             Environment variables of the job.
+        account : str, optional
+            Who pays: ``own``, or ``group:NAME`` for a group of yours; `accounts` lists them.
+            Default: as the hub's admins have set it.
 
         Returns
         -------
@@ -172,11 +183,15 @@ class Session(ABC):
                 name=name,
                 args=args,
                 environment=environment,
+                account=account,
             )
 
         return self._run(self._submit_steps(build, configuration, gpus))
 
     # -- the steps ----------------------------------------------------------
+
+    def _accounts_steps(self) -> Steps[views.Listing]:
+        return views.Listing((yield self.client.accounts()), views.accounts_table, "No accounts.")
 
     def _configuration_steps(self, configuration: str | None, gpus: int) -> Steps[str]:
         if configuration is not None:

@@ -121,10 +121,11 @@ class Feed:
 
     async def _look(self, session: AsyncEra) -> dict[str, Any]:
         client = session.client
-        market, account, jobs, current, notices = await asyncio.gather(
+        market, account, accounts, jobs, current, notices = await asyncio.gather(
             client.market(),
             client.account(),
-            client.jobs(),
+            client.accounts(),
+            client.jobs(limit=200),
             client.reservations(current=True),
             client.notices(),
         )
@@ -133,6 +134,7 @@ class Feed:
             "now": snapshot.milliseconds(market.now),
             "market": snapshot.market_state(market),
             "account": snapshot.account_state(account),
+            "accounts": snapshot.accounts_state(accounts),
             "jobs": snapshot.jobs_state(jobs),
             "notebook": snapshot.notebook_state(current),
             "notices": snapshot.notices_state(notices),
@@ -213,6 +215,7 @@ class Feed:
             deadline=form["deadline"],
             value=form["value"],
             name=form["name"] or None,
+            account=form.get("account") or None,
         )
         self._wake.set()
         start = format_when(job.model.reservation.start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from html import escape
@@ -13,6 +14,7 @@ from era_hub import models
 from era_hub.client import EraError
 from era_hub.models import JobState, format_credits, parse_duration
 
+from .bids import Credits, Declined, extension_request
 from .steps import Steps
 from .times import format_when
 from .views import credits, progress
@@ -57,7 +59,7 @@ class Handle:
 
     @property
     def price(self) -> str:
-        """What was agreed on, in credits. It never changes."""
+        """What was agreed on, in credits. Only an extension changes it."""
         return format_credits(self.model.reservation.price)
 
     @property
@@ -122,7 +124,41 @@ class Handle:
         """Stop the job, or take it out of the queue; what is unused is refunded."""
         return self._session._run(self._cancel_steps())
 
+    def extend(self, duration: str | float, value: Credits) -> Any:
+        """Buy more time right after the job's end, whether it waits or runs.
+
+        The job is told, and stopped at its new end.
+
+        Parameters
+        ----------
+        duration : str or float
+            How much longer: ``"30m"``, ``"1h30m"``, or seconds.
+        value : str, float or Decimal
+            The most you will pay for it, in credits.
+
+        Returns
+        -------
+        JobHandle
+            This one.
+
+        Raises
+        ------
+        Declined
+            If the market declines, with the price and the reason.
+        EraError
+            If the job has ended or is about to be stopped.
+        """
+        return self._session._run(self._extend_steps(extension_request(duration, value)))
+
     # -- the steps of both kinds --------------------------------------------
+
+    def _extend_steps(self, request: models.ExtensionRequest) -> Steps[Handle]:
+        # The key makes it safe for whatever lies between to send it twice.
+        outcome = yield self._session.client.extend(self.id, request, uuid.uuid4().hex)
+        if outcome.job is None:
+            raise Declined(outcome)
+        self.model = outcome.job
+        return self
 
     def _refresh_steps(self) -> Steps[Handle]:
         self.model = yield from self._patiently(lambda: self._session.client.job(self.id))

@@ -56,6 +56,7 @@ def command(
     deadline: datetime | None,
     value: Decimal,
     name: str | None,
+    account: str | None,
     env: tuple[tuple[str, str], ...],
     wait: bool,
     variable: str | None,
@@ -92,6 +93,7 @@ def command(
         value=value,
         name=name or "notebook cell",
         environment=dict(env),
+        account=account,
     )
     if variable:
         shell.push({variable: job})

@@ -96,6 +96,12 @@ def job_options(function: Command) -> Command:
         ),
         click.option("--name", help="A name for the job."),
         click.option(
+            "--account",
+            metavar="ACCOUNT",
+            help="Who pays: own, or group:NAME; `era accounts` lists those you may use. "
+            "[default: as your hub's admins have set it]",
+        ),
+        click.option(
             "--value",
             type=CREDITS,
             required=True,

@@ -11,7 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from era_hub.models import Account, ConfigurationPrices, Job, Kind, Notice, Reservation, State
+from era_hub.models import (
+    OWN,
+    Account,
+    AccountSummary,
+    ConfigurationPrices,
+    Job,
+    Kind,
+    Notice,
+    Reservation,
+    State,
+)
 from era_hub.models import Market as MarketAnswer
 
 MAX_JOBS = 50
@@ -48,6 +58,19 @@ def _configuration(configuration: ConfigurationPrices) -> dict[str, Any]:
 def account_state(account: Account) -> dict[str, Any]:
     """What there is to spend."""
     return {"name": account.name, "balance": account.balance, "held": account.held}
+
+
+def accounts_state(accounts: Sequence[AccountSummary]) -> list[dict[str, Any]]:
+    """Who may pay, and with how much."""
+    return [
+        {
+            "account": each.account,
+            "title": "You" if each.account == OWN else f"Group {each.account.partition(':')[2]}",
+            "balance": each.balance,
+            "usual": each.default,
+        }
+        for each in accounts
+    ]
 
 
 def jobs_state(jobs: Sequence[Job]) -> list[dict[str, Any]]:

@@ -202,12 +202,32 @@ class AccountView(View[models.Account]):
         if not entries:
             return None
         return Table(
-            ["when", "kind", "amount", "balance", "for"],
+            ["when", "amount", "balance", "what"],
             (
-                [format_when(e.at), e.kind, credits(e.amount), credits(e.balance), e.memo]
+                [format_when(e.at), _signed(e.amount), credits(e.balance), _meaning(e)]
                 for e in entries
             ),
         )
+
+
+def accounts_table(accounts: Sequence[models.AccountSummary]) -> Table:
+    """Accounts that may pay."""
+    return Table(
+        ["account", "to spend", "held", ""],
+        (
+            [a.account, credits(a.balance), credits(a.held), "pays by default" * a.default]
+            for a in accounts
+        ),
+    )
+
+
+def _signed(amount: int) -> str:
+    return credits(amount) if amount < 0 else f"+{credits(amount)}"
+
+
+def _meaning(entry: models.LedgerEntry) -> str:
+    lapse = f"; lapses {format_when(entry.expires)}" if entry.expires and entry.amount > 0 else ""
+    return (entry.text or entry.memo) + lapse
 
 
 class Listing(list[Any]):

@@ -38,6 +38,7 @@ class Market(anywidget.AnyWidget):  # type: ignore[misc]
     now = traitlets.Float(0, help="The service's time, ms since 1970").tag(sync=True)
     market = traitlets.Dict(help="Prices; see `snapshot.market_state`").tag(sync=True)
     account = traitlets.Dict(help="Balance and holds").tag(sync=True)
+    accounts: Any = traitlets.List(help="Those that may pay for a job").tag(sync=True)
     jobs: Any = traitlets.List(help="The newest jobs").tag(sync=True)
     notebook = traitlets.Dict(help="This notebook's own reservation, or empty").tag(sync=True)
     notices: Any = traitlets.List(help="What the user should know now").tag(sync=True)

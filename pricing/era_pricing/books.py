@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Sequence
 
 from era_pricing.inventory import Inventory
@@ -18,6 +17,7 @@ from era_pricing.reservations import (
     check_parts,
 )
 from era_pricing.timegrid import TimeGrid
+from era_pricing.waiting import Waiting
 
 _REMEMBERED = 4096
 
@@ -40,6 +40,8 @@ class Books:
         What the reservations add up to.
     reservations : dict
         By job id, in the order in which they were made.
+    waiting : Waiting
+        Those of which a part may still be moved.
     latest : LatestPlan or None
         The second plan, if there is to be one.
     watch : callable
@@ -52,13 +54,11 @@ class Books:
         self.inventory = inventory
         self.plan = Plan(inventory, grid)
         self.reservations: dict[str, Reservation] = {}
+        self.waiting = Waiting(len(inventory.resources))
         self.latest = LatestPlan(self) if replan else None
         self.watch: Callable[[Reservation], None] = lambda reservation: None
         self._moved: dict[str, None] = {}
         self._shares: dict[Assignment, tuple[Share, ...]] = {}
-        self._waiting: dict[str, None] = {}  # with windows, until their last start has passed
-        self._opening: list[tuple[int, str]] = []  # when their windows open
-        self._open: dict[str, None] = {}  # those of which one has
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self.reservations or job_id in self.plan
@@ -75,44 +75,22 @@ class Books:
         for key in self.plan.advance(slot):
             self.reservations.pop(key, None)
             self._moved.pop(key, None)
-            self._waiting.pop(key, None)
-            self._open.pop(key, None)
+            self.waiting.discard(key)
         if self.latest is not None:
             self.latest.slot_begins(slot, now)
 
-    def waiting(self, now: int) -> list[Reservation]:
+    def to_begin(self, now: int) -> list[Reservation]:
         """Reservations of which a part may still be moved, in the order they were made."""
-        found = []
-        for key in tuple(self._waiting):
-            reservation = self.reservations[key]
-            if reservation.start > now or any(p.start > now for p in reservation.placements):
-                found.append(reservation)
-            else:
-                del self._waiting[key]
-        return found
-
-    def due(self, now: int) -> list[Reservation]:
-        """Of those in `waiting` the ones that have a window that is open."""
-        while self._opening and self._opening[0][0] <= now:
-            key = heapq.heappop(self._opening)[1]
-            if key in self._waiting:
-                self._open[key] = None
-        found = []
-        for key in tuple(self._open):
-            reservation = self.reservations[key]
-            if reservation.start > now or any(p.start > now for p in reservation.placements):
-                found.append(reservation)
-            else:
-                del self._open[key]
-        return found
+        return [self.reservations[key] for key in self.waiting.keys(now)]
 
     def insert(self, reservation: Reservation, now: int) -> None:
         """Enter a new reservation."""
         left = [p for p in reservation.placements if p.end > now]
-        self.plan.add(reservation.job_id, self.spans(left))
+        spans = self.spans(left)
+        self.plan.add(reservation.job_id, spans)
         self.reservations[reservation.job_id] = reservation
         if reservation.windows:
-            self._wait(reservation)
+            self.waiting.add(reservation, spans)
         if self.latest is not None:
             self.latest.insert(reservation, now)
         self.watch(reservation)
@@ -125,8 +103,7 @@ class Books:
     def strike(self, job_id: str) -> Reservation:
         """Strike out a reservation that the plan has lost already."""
         self._moved.pop(job_id, None)
-        self._waiting.pop(job_id, None)
-        self._open.pop(job_id, None)
+        self.waiting.discard(job_id)
         if self.latest is not None:
             self.latest.remove(job_id)
         return self.reservations.pop(job_id)
@@ -134,13 +111,14 @@ class Books:
     def enter(self, reservation: Reservation, now: int) -> None:
         """Put a reservation that the plan has lost back, perhaps in another state."""
         key = reservation.job_id
-        self.plan.add(key, self.spans([p for p in reservation.placements if p.end > now]))
+        spans = self.spans([p for p in reservation.placements if p.end > now])
+        self.plan.add(key, spans)
         if reservation != self.reservations[key]:
             self.reservations[key] = reservation
             self._moved[key] = None
             # What had begun may have to begin again.
-            if reservation.movable(now) and key not in self._waiting:
-                self._wait(reservation)
+            if key in self.waiting or reservation.movable(now):
+                self.waiting.add(reservation, spans)
             self.watch(reservation)
 
     def replace(self, reservation: Reservation, now: int) -> None:
@@ -179,20 +157,15 @@ class Books:
             check_parts(reservation, self.grid.slot)
             if reservation.end > now:
                 left = [p for p in reservation.placements if p.end > now]
-                books.plan.add(key, self.spans(left))
+                spans = self.spans(left)
+                books.plan.add(key, spans)
                 books.reservations[key] = reservation
                 if reservation.windows:
-                    books._wait(reservation)
+                    books.waiting.add(reservation, spans)
         self.plan, self.reservations = books.plan, books.reservations
-        self._moved, self._waiting = {}, books._waiting
-        self._opening, self._open = books._opening, {}
+        self._moved, self.waiting = {}, books.waiting
         if self.latest is not None:
             self.latest.renew(now)
-
-    def _wait(self, reservation: Reservation) -> None:
-        self._waiting[reservation.job_id] = None
-        opens = min(window.arrival for window in reservation.windows)
-        heapq.heappush(self._opening, (opens, reservation.job_id))
 
     def spans(self, placements: Sequence[Placement]) -> tuple[Span, ...]:
         """What placements take from the plan."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
-from dataclasses import replace
 
 from era_pricing.bids import Alternative, Bid, Commitment
 from era_pricing.books import Books
-from era_pricing.moving import at_start, nearest, need_of, open_boundaries
-from era_pricing.placement import open_starts
+from era_pricing.moving import Openings, at_start
+from era_pricing.nearby import overlap
 from era_pricing.plan import Span
 from era_pricing.reservations import Placement, Reservation, Window
 
@@ -41,13 +39,9 @@ class Commitments:
 
         What is planned for the earliest comes first. Prices stay.
         """
-        books, plan = self._books, self._books.plan
-        due = books.due(now)
-        if not due:
-            return
-        idle = plan.free(plan.base, 1)[:, :, 0].clip(0).sum(axis=0).tolist()
-        due = [each for each in due if len(each.placements) > 1 or self._idle(each, idle)]
-        for reservation in sorted(due, key=lambda each: each.start):
+        books = self._books
+        for key in books.waiting.with_room(books.plan, now, self._grid.slot):
+            reservation = books.reservations[key]
             for number, placement in enumerate(reservation.placements):
                 window = reservation.windows[placement.request]
                 if placement.start > now and window.arrival <= now:
@@ -56,19 +50,9 @@ class Commitments:
                         books.replace(early, now)
                         break
 
-    def _idle(self, reservation: Reservation, idle: list[int]) -> bool:
-        """Whether the units of its only placement are idle now, on whatever nodes."""
-        loads = self._books.plan.spans[reservation.job_id][0].loads
-        if len(loads) == 1:
-            return all(map(operator.le, loads[0][1], idle))
-        units = (sum(column) for column in zip(*(each for _, each in loads), strict=True))
-        return all(map(operator.le, units, idle))
-
     def _early(self, reservation: Reservation, number: int, now: int) -> Reservation | None:
         """The reservation with one placement begun now, if its units are idle; else None."""
         books, placement = self._books, reservation.placements[number]
-        if not self._room_before(placement, now):
-            return None
         others = [p for at, p in enumerate(reservation.placements) if at != number]
         end = now + placement.end - placement.start
         if any(p.request == placement.request and p.start < end and p.end > now for p in others):
@@ -87,20 +71,7 @@ class Commitments:
             return None
         placements = list(reservation.placements)
         placements[number] = found
-        return replace(reservation, placements=tuple(placements))
-
-    def _room_before(self, placement: Placement, now: int) -> bool:
-        """Whether it might begin now, by what is free until it begins itself; quick."""
-        grid, plan = self._grid, self._books.plan
-        first, last = grid.index(now), grid.index_up(now + placement.end - placement.start)
-        last = min(last, grid.index(placement.start))
-        if len(placement.shares) > 1 or first >= last:
-            return True
-        return bool(
-            open_starts(
-                plan.free(first, last - first), need_of(self._books, placement), last - first
-            )[0]
-        )
+        return reservation.at(tuple(placements))
 
     def _cheaper(self, found: Placement, planned: Placement, now: int) -> bool:
         """Whether the units cost no more now than when they are planned for."""
@@ -125,24 +96,27 @@ class Commitments:
         books, plan = self._books, self._books.plan
         latest = books.latest
         assert latest is not None
-        keys = plan.overlapping((span,), latest.places)
-        in_the_way = [books.reservations[key] for key in keys]
-        in_the_way.sort(key=lambda each: -each.windows[0].deadline)
         changed: list[Reservation] = []
-        done = False
         with plan.trial() as trial:
             trial.add((span,))
-            for reservation in in_the_way:
-                own = plan.remove(reservation.job_id)
+            short = plan.overdrawn(span)
+            assert short is not None
+            for key in books.waiting.overlapping(short, now):
+                own = plan.spans[key]
+                if key not in latest.places or not overlap(own[0], short):
+                    continue
+                reservation = books.reservations[key]
+                plan.remove(key)
                 other = self._nearest(reservation, now)
                 if other is None:
-                    plan.add(reservation.job_id, own)
+                    plan.add(key, own)
                     continue
                 changed.append(reservation)
                 books.enter(other, now)
-                done = plan.within(span)
-                if done:
+                short = plan.overdrawn(short)
+                if short is None:
                     break
+        done = short is None
         for reservation in changed:
             if done:
                 latest.change(books.reservations[reservation.job_id], now)
@@ -154,13 +128,9 @@ class Commitments:
     def _nearest(self, reservation: Reservation, now: int) -> Reservation | None:
         """The reservation at the open start nearest to its own; None if there is none."""
         books, placement = self._books, reservation.placements[0]
-        first, free = open_boundaries(books, books.plan, placement, reservation.windows[0], now)
-        if not len(free):
-            return None
-        start = nearest(self._grid, first, free, placement.start)
-        other = at_start(books, books.plan, placement, start)
-        assert other is not None
-        return replace(reservation, placements=(other,))
+        openings = Openings(books, books.plan, placement, reservation.windows[0], now)
+        start = openings.nearest(placement.start)
+        return None if start is None else reservation.at((openings.place(start),))
 
     def _adopt_latest(self, now: int) -> None:
         books, latest = self._books, self._books.latest
@@ -169,7 +139,7 @@ class Commitments:
         for key in places:
             books.plan.remove(key)
         for key, place in places.items():
-            books.enter(replace(books.reservations[key], placements=(place,)), now)
+            books.enter(books.reservations[key].at((place,)), now)
             latest.change(books.reservations[key], now)
 
 

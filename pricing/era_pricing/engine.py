@@ -111,6 +111,7 @@ class Era:
         self._extending = Extending(self._books, self._quoter, self._commitments)
         self._overruns = Overruns(self._books)
         self._news = News(self._books, algorithm, priced)
+        self.learn = self._news.learn
         self._clock = clock
         self._latest = 0
         self._begun = -1  # the slot that the algorithm was prepared for

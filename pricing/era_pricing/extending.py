@@ -9,7 +9,7 @@ import numpy as np
 from era_pricing.bids import LATEST, MOST_VALUE, Commitment, ResourceRequest, whole
 from era_pricing.books import Books
 from era_pricing.commitments import Commitments
-from era_pricing.moving import moved, nearest, need_of, open_boundaries
+from era_pricing.moving import Openings, moved, need_of
 from era_pricing.placement import assign
 from era_pricing.plan import Span
 from era_pricing.quoting import Quoter
@@ -118,10 +118,9 @@ class Extending:
         try:
             with plan.trial() as trial:
                 trial.add(books.spans(others))
-                first, free = open_boundaries(books, plan, probe, window, now, taken)
-                if not len(free):
+                start = Openings(books, plan, probe, window, now, taken).nearest(last.start)
+                if start is None:
                     return None
-                start = nearest(self._grid, first, free, last.start)
                 span = books.span(replace(probe, start=start, end=start + probe.end - probe.start))
                 free_units = plan.free(span.first, span.end - span.first)
                 assignment = assign(free_units, need_of(books, last))

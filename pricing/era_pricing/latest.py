@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from era_pricing.moving import at_start, open_boundaries
+from era_pricing.moving import Openings
 from era_pricing.plan import Plan, Span
 from era_pricing.reservations import Placement, Reservation
 
@@ -98,7 +98,7 @@ class LatestPlan:
     def renew(self, now: int) -> None:
         """Start again from the plan."""
         self.reset()
-        if any(_movable(r, now) for r in self._books.waiting(now)):
+        if any(_movable(r, now) for r in self._books.to_begin(now)):
             self._copy(now)
             self._spread(now)
 
@@ -134,10 +134,6 @@ class LatestPlan:
         if not self._places:
             self.plan = None
 
-    @property
-    def _grid_slot(self) -> int:
-        return self._books.grid.slot
-
     def _enter(self, reservation: Reservation, now: int) -> None:
         """Put a movable job where it is latest."""
         assert self.plan is not None
@@ -155,7 +151,7 @@ class LatestPlan:
         """Begin with everything where it is in the plan."""
         self.plan = self._books.plan.copy()
         self._places, self._starts = {}, []
-        for reservation in self._books.waiting(now):
+        for reservation in self._books.to_begin(now):
             if _movable(reservation, now):
                 self._places[reservation.job_id] = reservation.placements[0]
                 self._note(reservation)
@@ -195,11 +191,9 @@ class LatestPlan:
         assert self.plan is not None
         placement, books = reservation.placements[0], self._books
         # What has not begun by now begins later than now.
-        first, free = open_boundaries(books, self.plan, placement, reservation.windows[0], now + 1)
-        if not len(free):
-            return None
-        start = (first + int(free[-1])) * self._grid_slot
-        return at_start(books, self.plan, placement, start)
+        openings = Openings(books, self.plan, placement, reservation.windows[0], now + 1)
+        start = openings.last()
+        return None if start is None else openings.place(start)
 
     def _firm(self, key: str, now: int) -> None:
         """Enter what cannot be moved; what is in its way is put elsewhere."""

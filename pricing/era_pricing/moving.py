@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from era_pricing.arrays import IntArray
-from era_pricing.placement import Assignment, Bundle, Need, assign, open_starts
+from era_pricing.placement import Assignment, BoolArray, Bundle, Need, assign, open_starts
 from era_pricing.plan import Plan
 from era_pricing.reservations import Placement, Window
 from era_pricing.tariff import recut
@@ -17,6 +16,9 @@ from era_pricing.timegrid import TimeGrid
 
 if TYPE_CHECKING:
     from era_pricing.books import Books
+
+_BLOCK = 64
+"""Boundaries that are looked at first."""
 
 
 def need_of(books: Books, placement: Placement) -> Need:
@@ -37,15 +39,24 @@ def need_of(books: Books, placement: Placement) -> Need:
     return Need.of(sorted(bundles, key=lambda bundle: bundle.units, reverse=True))
 
 
-def moved(books: Books, placement: Placement, start: int, assignment: Assignment) -> Placement:
-    """The same placement at another start, on other nodes, for the same price."""
+def moved(
+    books: Books, placement: Placement, start: int, assignment: Assignment | None
+) -> Placement:
+    """The same placement at another start, on other nodes, for the same price.
+
+    Parameters
+    ----------
+    assignment
+        Which node has which bundle; None: those that have them now.
+    """
     grid, end = books.grid, start + placement.end - placement.start
     prices = placement.slot_prices
     if (start - placement.start) % grid.slot:
         old = grid.segments(placement.start, placement.end)
         prices = recut(prices, old, grid.segments(start, end))
-    single = len(books.inventory.nodes) == 1
-    shares = placement.shares if single else books.shares(assignment)
+    shares = placement.shares
+    if assignment is not None and len(books.inventory.nodes) > 1:
+        shares = books.shares(assignment)
     return Placement(start, end, prices, shares, placement.request)
 
 
@@ -70,39 +81,92 @@ def at_start(books: Books, plan: Plan, placement: Placement, start: int) -> Plac
     return None if assignment is None else moved(books, placement, start, assignment)
 
 
-def open_boundaries(
-    books: Books,
-    plan: Plan,
-    placement: Placement,
-    window: Window,
-    now: int,
-    taken: Iterable[tuple[int, int]] = (),
-) -> tuple[int, IntArray]:
-    """Slot boundaries of its window from which a placement would fit.
+class Openings:
+    """The slot boundaries of its window from which a placement would fit.
+
+    They are looked for in blocks that grow, from where they are wanted: windows may be long, and
+    there is often one near.
 
     Parameters
     ----------
     plan
-        The plan to fit into, which must not hold the placement.
+        The plan to fit into, which must not hold the placement, nor change until all
+        has been asked.
     taken
         Slots [first, end) that it must not touch.
-
-    Returns
-    -------
-    int, IntArray
-        The first slot looked at, and the open ones, counted from it, ascending.
     """
-    grid = books.grid
-    slots = grid.slots_for(placement.end - placement.start)
-    first = grid.index_up(max(window.arrival, now))
-    sold = max(grid.horizon_end(now), placement.end)
-    end = grid.index(min(window.deadline, sold))
-    if end - first < slots:
-        return first, np.empty(0, dtype=np.int64)
-    fits = open_starts(plan.free(first, end - first), need_of(books, placement), slots)
-    for low, high in taken:
-        fits[max(low - slots + 1 - first, 0) : max(high - first, 0)] = False
-    return first, np.flatnonzero(fits)
+
+    def __init__(
+        self,
+        books: Books,
+        plan: Plan,
+        placement: Placement,
+        window: Window,
+        now: int,
+        taken: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        grid = books.grid
+        self._books, self._placement = books, placement
+        self._grid, self._plan, self._taken = grid, plan, taken
+        self._slots = grid.slots_for(placement.end - placement.start)
+        self._need = need_of(books, placement)
+        self._first = grid.index_up(max(window.arrival, now))
+        sold = max(grid.horizon_end(now), placement.end)
+        self._end = grid.index(min(window.deadline, sold)) - self._slots + 1
+        self._block = max(_BLOCK, self._slots)
+
+    def __iter__(self) -> Iterator[int]:
+        """All of them, ascending, UTC seconds."""
+        low, size = self._first, self._block
+        while low < self._end:
+            high = min(low + size, self._end)
+            for at in np.flatnonzero(self._fits(low, high)).tolist():
+                yield (low + at) * self._grid.slot
+            low, size = high, 4 * size
+
+    def last(self) -> int | None:
+        """The latest one, UTC seconds; None if there is none."""
+        high, size = self._end, self._block
+        while high > self._first:
+            low = max(high - size, self._first)
+            fits = self._fits(low, high)[::-1]
+            at = int(fits.argmax())
+            if fits[at]:
+                return (high - 1 - at) * self._grid.slot
+            high, size = low, 4 * size
+        return None
+
+    def nearest(self, start: int) -> int | None:
+        """The one nearest to `start`, the earlier of two that are equally near; UTC seconds."""
+        slot, middle, size = self._grid.slot, self._grid.index_up(start), self._block
+        low, high = self._end, self._first
+        while low > self._first or high < self._end:
+            # One more before, for `middle` may lie after `start`.
+            low, high = max(middle - size - 1, self._first), min(middle + size, self._end)
+            size *= 4
+            if low < high:
+                found = (low + np.flatnonzero(self._fits(low, high))) * slot
+                if len(found):
+                    return int(found[np.abs(found - start).argmin()])
+        return None
+
+    def place(self, start: int) -> Placement:
+        """The placement at one of them, on nodes that have room."""
+        books, placement, assignment = self._books, self._placement, None
+        if len(books.inventory.nodes) > 1:
+            first = self._grid.index(start)
+            end = self._grid.index_up(start + placement.end - placement.start)
+            assignment = assign(self._plan.free(first, end - first), self._need)
+            assert assignment is not None
+        return moved(books, placement, start, assignment)
+
+    def _fits(self, low: int, high: int) -> BoolArray:
+        """Which of the boundaries low, ..., high - 1 are open."""
+        slots = self._slots
+        fits = open_starts(self._plan.free(low, high - low + slots - 1), self._need, slots)
+        for first, end in self._taken:
+            fits[max(first - slots + 1 - low, 0) : max(end - low, 0)] = False
+        return fits
 
 
 def in_chunks(
@@ -111,22 +175,20 @@ def in_chunks(
     placement: Placement,
     window: Window,
     now: int,
-    taken: Iterable[tuple[int, int]],
+    taken: Sequence[tuple[int, int]],
     chunk: int,
 ) -> tuple[Placement, ...]:
     """A placement in chunks of at least `chunk` slots, as early as they go; empty if they don't.
 
     What is left over for the last chunk may be shorter. Other parameters as in
-    `open_boundaries`.
+    `Openings`.
     """
     grid, seconds = books.grid, placement.end - placement.start
     length = min(chunk, grid.slots_for(seconds)) * grid.slot
     probe = replace(placement, end=placement.start + length)
-    first, free = open_boundaries(books, plan, probe, window, now, taken)
     found: list[Placement] = []
     rest, left = placement, True
-    for boundary in free.tolist():
-        start = (first + boundary) * grid.slot
+    for start in Openings(books, plan, probe, window, now, taken):
         if found and start < found[-1].end:
             continue
         piece, left = rest, rest.end - rest.start > length
@@ -151,11 +213,3 @@ def joined(placements: Iterable[Placement]) -> tuple[Placement, ...]:
         else:
             found.append(each)
     return tuple(found)
-
-
-def nearest(grid: TimeGrid, first: int, free: IntArray, start: int) -> int:
-    """Of the boundaries that `open_boundaries` found, the one nearest to `start`, UTC seconds."""
-    after = int(np.searchsorted(free, grid.index_up(start) - first))
-    # The earlier one of two that are equally near.
-    around: list[int] = ((first + free[max(after - 1, 0) : after + 1]) * grid.slot).tolist()
-    return min(around, key=lambda boundary: abs(boundary - start))

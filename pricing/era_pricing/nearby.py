@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,17 +56,19 @@ class Nearby:
                 if not keys:
                     del cells[cell]
 
-    def keys(self, span: Span) -> Iterator[str]:
-        """Keys of all spans that may overlap with this one; some may come twice."""
+    def cells(self, span: Span) -> Iterator[Iterable[str]]:
+        """Keys of all spans that may overlap with this one, cell by cell; some come twice."""
         for level, cells in self._cells.items():
             low, high = span.first >> level, (span.end - 1) >> level
             if high - low < len(cells):
                 for cell in range(low, high + 1):
-                    yield from cells.get(cell, ())
+                    keys = cells.get(cell)
+                    if keys:
+                        yield keys
             else:
                 for cell, keys in cells.items():
                     if low <= cell <= high:
-                        yield from keys
+                        yield keys
 
 
 def _place(span: Span) -> tuple[int, int, int]:

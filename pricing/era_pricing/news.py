@@ -56,6 +56,12 @@ class News:
         if self._observers:
             self._observe(bid, quote, taken, now)
 
+    def learn(self, resource: str, seen: SeenRequest) -> None:
+        """Tell the predictor of a resource of a request that was decided elsewhere."""
+        for priced in self._observers:
+            if priced.name == resource:
+                priced.predictor.observe(seen)
+
     def _outlook(self, priced: PricedResource, now: int) -> Outlook:
         books, name = self._books, priced.name
         plan, grid, slots = books.plan, books.grid, books.grid.slots
@@ -63,7 +69,7 @@ class News:
         promised = plan.promised(axis, plan.base, slots)
         firm = promised.copy()
         rows = []
-        for reservation in books.waiting(now):
+        for reservation in books.to_begin(now):
             for placement, window in reservation.movable(now):
                 units = placement.units.get(name, 0)
                 if units:

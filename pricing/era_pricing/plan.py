@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,13 @@ class Span(NamedTuple):
     first: int
     end: int
     loads: tuple[Load, ...]
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Base units of each resource, on all nodes together."""
+        if len(self.loads) == 1:
+            return self.loads[0][1]
+        return tuple(map(sum, zip(*(units for _, units in self.loads), strict=True)))
 
 
 class Plan:
@@ -83,7 +90,7 @@ class Plan:
     @property
     def length(self) -> int:
         """Number of slots that are kept."""
-        return int(self._promised.shape[1]) - self._offset
+        return self._columns - self._offset
 
     @property
     def spans(self) -> Mapping[str, tuple[Span, ...]]:
@@ -112,7 +119,7 @@ class Plan:
         dropped = []
         while self._ends and self._ends[0][0] <= slot:
             key = heapq.heappop(self._ends)[1]
-            if key in self._spans and max(span.end for span in self._spans[key]) <= slot:
+            if key in self._spans and _end(self._spans[key]) <= slot:
                 for span in self._spans.pop(key):
                     self._near.remove(key, span)
                 dropped.append(key)
@@ -164,7 +171,7 @@ class Plan:
         """Promise spans; `key` must be new."""
         if key in self._spans:
             raise KeyError(key)
-        end = max(span.end for span in spans)
+        end = _end(spans)
         self._column(self._base, max(end - self._base, 0))
         self._spans[key] = spans
         heapq.heappush(self._ends, (end, key))
@@ -179,7 +186,7 @@ class Plan:
             self._count(span, -1)
             self._near.remove(key, span)
         if len(self._ends) > 64 + 4 * len(self._spans):
-            self._ends = [(max(s.end for s in held), k) for k, held in self._spans.items()]
+            self._ends = [(_end(held), k) for k, held in self._spans.items()]
             heapq.heapify(self._ends)
         return spans
 
@@ -191,48 +198,52 @@ class Plan:
         self._column(self._base, max(span.end - self._base, 0))
         low = max(span.first - self._base, 0) + self._offset
         high = max(span.end - self._base, 0) + self._offset
-        return all(
-            (self._free[node, resource, low:high] >= amount).all()
-            for node, units in span.loads
-            for resource, amount in enumerate(units)
-            if amount or whole
-        )
+        for node, units in span.loads:
+            for resource, amount in enumerate(units):
+                if amount or whole:
+                    free = self._free[node, resource, low:high]
+                    if len(free) and free.min() < amount:
+                        return False
+        return True
 
-    def within(self, span: Span) -> bool:
-        """Whether no more is promised than there is on the nodes and slots of a span."""
-        nothing = tuple((node, (0,) * len(units)) for node, units in span.loads)
-        return self.fits(span._replace(loads=nothing), whole=True)
+    def overdrawn(self, span: Span) -> Span | None:
+        """The part of a span with all slots in which its nodes have less than is promised."""
+        first = max(span.first, self._base)
+        free = self.free(first, max(span.end - first, 0))
+        lacking = np.zeros(free.shape[2], dtype=np.bool_)
+        for node, _ in span.loads:
+            lacking |= free[node].min(axis=0) < 0
+        slots = np.flatnonzero(lacking)
+        if not len(slots):
+            return None
+        return span._replace(first=first + int(slots[0]), end=first + int(slots[-1]) + 1)
 
     def overlapping(self, spans: Iterable[Span], among: Container[str]) -> list[str]:
         """Keys `among` others whose promises share a slot of a node with one of these spans."""
         found: dict[str, None] = {}
         held = self._spans
         for span in spans:
-            for key in self._near.keys(span):
-                if key not in found and key in among:
-                    for own in held[key]:
-                        if overlap(own, span):
-                            found[key] = None
-                            break
+            for keys in self._near.cells(span):
+                for key in keys:
+                    if key in among and key not in found:
+                        for own in held[key]:
+                            if overlap(own, span):
+                                found[key] = None
+                                break
         return list(found)
 
     def begin_before(self, slot: int, among: Container[str]) -> list[str]:
         """Keys `among` others with a span that is kept and begins before `slot`."""
-        near = dict.fromkeys(self._near.keys(Span(self._base, max(slot, self._base + 1), ())))
+        near = self._near.cells(Span(self._base, max(slot, self._base + 1), ()))
         return [
             key
-            for key in near
+            for key in dict.fromkeys(chain.from_iterable(near))
             if key in among and any(span.first < slot for span in self._spans[key])
         ]
 
-    @contextmanager
-    def trial(self) -> Iterator[Trial]:
-        """A way to add spans that are gone again at the end."""
-        trial = Trial(self)
-        try:
-            yield trial
-        finally:
-            trial.undo()
+    def trial(self) -> Trial:
+        """A way to add spans that are gone again at the end: ``with plan.trial() as trial``."""
+        return Trial(self)
 
     def _count(self, span: Span, sign: int) -> None:
         low = max(span.first - self._base, 0) + self._offset
@@ -240,12 +251,14 @@ class Plan:
         for node, units in span.loads:
             for resource, amount in enumerate(units):
                 if amount:
-                    self._free[node, resource, low:high] -= sign * amount
-                    self._promised[resource, low:high] += sign * amount
+                    free = self._free[node, resource, low:high]
+                    free -= sign * amount
+                    promised = self._promised[resource, low:high]
+                    promised += sign * amount
 
     def _column(self, first: int, count: int) -> int:
         """Column of slot `first`, once the window reaches over all `count` of them."""
-        if first + count - self._base > self.length:
+        if first + count - self._base > self._columns - self._offset:
             self._allocate(first + count - self._base + self._grid.slots)
         return first - self._base + self._offset
 
@@ -262,7 +275,7 @@ class Plan:
         self._capacity = self._there.sum(axis=0)
         self._promised = np.zeros_like(self._capacity)
         self._promised[:, : promised.shape[1]] = promised[:, :length]
-        self._offset = 0
+        self._offset, self._columns = 0, length
         self._version = self._inventory.version
 
 
@@ -273,6 +286,14 @@ class Trial:
         self._plan = plan
         self._added: list[Span] = []
 
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for span in self._added:
+            self._plan._count(span, -1)
+        self._added.clear()
+
     def add(self, spans: tuple[Span, ...]) -> None:
         """Promise spans for as long as the trial lasts."""
         for span in spans:
@@ -280,8 +301,7 @@ class Trial:
             self._plan._count(span, 1)
             self._added.append(span)
 
-    def undo(self) -> None:
-        """Take everything back."""
-        for span in self._added:
-            self._plan._count(span, -1)
-        self._added.clear()
+
+def _end(spans: tuple[Span, ...]) -> int:
+    """The slot after the last one that is touched."""
+    return spans[0].end if len(spans) == 1 else max(span.end for span in spans)

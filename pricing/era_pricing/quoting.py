@@ -214,10 +214,11 @@ class Quoter:
             near = min((grid.index(earliest) + _FEW + slots) * grid.slot, latest)
             starts = candidate_starts(grid, earliest, near, slots)
             fits = self._room(need, starts, slots, alone)
-            if near < latest and not fits.any():
+            at = int(fits.argmax())
+            if near < latest and not fits[at]:
                 starts = candidate_starts(grid, earliest, latest, slots)
                 fits = self._room(need, starts, slots, alone)
-            at = int(fits.argmax())
+                at = int(fits.argmax())
             end = grid.index_up(int(starts[at])) + slots
             yield starts[at : at + 1], fits[at : at + 1], grid.index(int(starts[at])), end
         starts = candidate_starts(grid, earliest, latest, slots)
@@ -355,16 +356,19 @@ class Quoter:
     def _rates(self, need: Need, first: int, count: int, now: int) -> tuple[IntArray, BoolArray]:
         """What all units cost in each slot, per hour, and whether they are for sale."""
         total: IntArray | None = None
-        sold = np.ones(count, dtype=np.bool_)
+        sold: BoolArray | None = None
         for name, units in need.priced.items():
             priced, market = self._priced[name], self.market(name, first, count, now)
             rates = np.asarray(self._algorithm.rates(units, market))
             if rates.shape != (count,) or rates.dtype != np.int64:
                 raise TypeError(f"rates of {self._algorithm.name} must be {count} 64-bit integers")
-            sold &= rates >= 0
+            here = rates >= 0
+            sold = here if sold is None else sold & here
             rates = priced.limited(rates, units, self._late(market))
             total = rates if total is None else total + rates
-        return np.zeros(count, dtype=np.int64) if total is None else total, sold
+        if total is None or sold is None:
+            return np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.bool_)
+        return total, sold
 
     def _late(self, market: Market) -> FloatArray | None:
         """By what factor each slot is dearer for its lateness; None without a penalty."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from era_pricing.bids import Commitment
 from era_pricing.books import Books
-from era_pricing.moving import at_start, cut, in_chunks, open_boundaries
+from era_pricing.moving import Openings, at_start, cut, in_chunks
 from era_pricing.placement import BoolArray
 from era_pricing.plan import Span
 from era_pricing.reservations import Placement, Reservation
@@ -83,7 +83,7 @@ class Repair:
     def _everything(self, hit: Sequence[Reservation], found: Found, now: int) -> Found:
         """Try with all that may be moved, the earliest deadline first; the better way."""
         books, keys = self._books, set(found)
-        others = [each for each in books.waiting(now) if each.job_id not in keys]
+        others = [each for each in books.to_begin(now) if each.job_id not in keys]
         if not others:
             return found
         for reservation in others:
@@ -225,10 +225,10 @@ class Repair:
                 return (there,)
         if window is None:
             return ()
-        boundary, free = open_boundaries(books, plan, placement, window, now, taken)
-        if len(free):
-            at = at_start(books, plan, placement, (boundary + int(free[0])) * self._grid.slot)
-            return () if at is None else (at,)
+        openings = Openings(books, plan, placement, window, now, taken)
+        start = next(iter(openings), None)
+        if start is not None:
+            return (openings.place(start),)
         if reservation.commitment is not Commitment.PREEMPTIBLE:
             return ()
         return in_chunks(books, plan, placement, window, now, taken, self._chunk)

@@ -183,6 +183,18 @@ class Reservation:
         """When the last placement ends, UTC seconds; an overrun comes after that."""
         return max(placement.end for placement in self.placements)
 
+    def at(self, placements: tuple[Placement, ...]) -> Reservation:
+        """The same with other placements."""
+        return Reservation(
+            self.job_id,
+            placements,
+            self.made,
+            self.commitment,
+            self.windows,
+            self.overrun,
+            self.overrun_price,
+        )
+
     def movable(self, now: int) -> list[tuple[Placement, Window]]:
         """The placements that have not begun and may be moved, and where to."""
         if not self.windows:

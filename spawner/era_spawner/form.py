@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from era_hub.client import bundle, shared_scripts
-from era_hub.models import MICRO, Account, ConfigurationPrices, Market, Reservation
+from era_hub.models import MICRO, OWN, AccountSummary, ConfigurationPrices, Market, Reservation
 
 from . import words
 from .options import SKEW, NewServer, OptionsError, parse
@@ -27,7 +27,7 @@ MARGIN = 1.25
 
 def render_form(
     market: Market,
-    account: Account,
+    accounts: Sequence[AccountSummary],
     reservations: Sequence[Reservation],
     pages: str,
     last: Any = None,
@@ -38,8 +38,8 @@ def render_form(
     ----------
     market : Market
         Prices now and for the coming hours.
-    account : Account
-        Of the user who will pay.
+    accounts : sequence of AccountSummary
+        Those that the user may pay with.
     reservations : sequence of Reservation
         The user's open ones for this server.
     pages : str
@@ -51,7 +51,8 @@ def render_form(
     chosen, hours, latest = _begin(market, last)
     return _template("spawn_form.html").render(
         market=market,
-        account=account,
+        accounts=accounts,
+        account=_usual(accounts),
         pages=pages,
         cards=[_card(market, one) for one in market.configurations],
         chosen=chosen,
@@ -62,7 +63,7 @@ def render_form(
         startable=[one for one in reservations if one.start <= soon],
         upcoming=sorted((one for one in reservations if one.start > soon), key=_start),
         simulated=f"these {words.count(max(market.capacity, default=0))} are simulated",
-        data=_embed(_data(market, account, latest)),
+        data=_embed(_data(market, accounts, latest)),
     )
 
 
@@ -76,7 +77,11 @@ def _environment() -> Environment:
     loader = FileSystemLoader(HERE / "templates")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
-        credits=words.credits, when=words.when_html, gpus=words.count, hours=_hours_text
+        credits=words.credits,
+        when=words.when_html,
+        gpus=words.count,
+        hours=_hours_text,
+        payer=_payer,
     )
     environment.globals.update(style=_static("spawn_form.css"), script=_script())
     return environment
@@ -150,13 +155,25 @@ def _suggestion(market: Market, chosen: str, hours: float) -> str:
     return "1.00"
 
 
-def _data(market: Market, account: Account, latest: datetime | None) -> dict[str, Any]:
+def _usual(accounts: Sequence[AccountSummary]) -> AccountSummary:
+    """The account that pays where nobody chooses."""
+    return next((one for one in accounts if one.default), accounts[0])
+
+
+def _payer(account: AccountSummary) -> str:
+    return "You" if account.account == OWN else f"Group {account.account.removeprefix('group:')}"
+
+
+def _data(
+    market: Market, accounts: Sequence[AccountSummary], latest: datetime | None
+) -> dict[str, Any]:
     return {
         "now": _ms(market.now),
         "firstSlot": _ms(market.first_slot),
         "slot": market.slot,
         "horizon": _ms(market.horizon),
-        "balance": account.balance,
+        "usual": _usual(accounts).account,
+        "balances": {one.account: one.balance for one in accounts},
         "margin": MARGIN,
         "latest": _ms(latest) if latest else None,
         "configurations": {

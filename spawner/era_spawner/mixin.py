@@ -133,9 +133,9 @@ class EraSpawnerMixin(Base):
         user = self.user.name
         try:
             async with asyncio.timeout(FORM_TIMEOUT), self._era_client() as client:
-                market, account, reservations = await asyncio.gather(
+                market, accounts, reservations = await asyncio.gather(
                     client.market(hours=48),
-                    client.account(user=user),
+                    client.accounts(user=user),
                     client.reservations(user=user, current=True, kind=Kind.NOTEBOOK),
                 )
         except (EraError, ValidationError, TimeoutError) as error:
@@ -143,7 +143,7 @@ class EraSpawnerMixin(Base):
             return render_unavailable()
         own = [one for one in reservations if one.server_name == self.name]
         last = self.user_options or getattr(self.orm_spawner, "user_options", None)
-        return render_form(market, account, own, self.era_public_path, last)
+        return render_form(market, accounts, own, self.era_public_path, last)
 
     def era_options_from_form(self, form_data: Mapping[str, Any]) -> dict[str, Any]:
         """`user_options` from the form, and from the query of a link."""

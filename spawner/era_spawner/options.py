@@ -3,12 +3,13 @@
 `user_options`, as the REST API takes them too, are one of ::
 
     {"configuration": "gpu-1", "duration": "1h", "max_price": "2.5",
-     "latest_start": "2030-01-31T22:00:00+01:00"}
+     "latest_start": "2030-01-31T22:00:00+01:00", "account": "group:lab"}
     {"reservation": "<id of a reservation of one's own>"}
 
 `duration` is a number of seconds or a text such as ``1h30m``; `max_price` is the
 most the user will pay, in credits; without `latest_start` the server starts now
-or not at all.
+or not at all. `account` says who pays: ``own`` or ``group:NAME``; without it pays whom the
+hub's admins have set.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from era_hub.models import Duration, ReservationRequest, micro_credits
+from era_hub.models import AccountName, Duration, ReservationRequest, micro_credits
 
 LABELS = {
+    "account": "Who pays",
     "configuration": "The configuration",
     "duration": "The duration",
     "latest_start": "The latest start",
@@ -60,6 +62,7 @@ class NewServer(BaseModel):
     duration: Duration
     latest_start: AwareDatetime | None = None
     max_price: Annotated[int, BeforeValidator(micro_credits)]
+    account: AccountName | None = None
 
     def request(self, user: str, server_name: str, now: datetime) -> ReservationRequest:
         """The bid for the service.
@@ -85,6 +88,7 @@ class NewServer(BaseModel):
                 value=self.max_price,
                 server_name=server_name,
                 user=user,
+                account=self.account,
             )
         except ValidationError as error:
             raise OptionsError(_sentence(error)) from None
@@ -122,8 +126,11 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "missing":
         return NEEDED[field]
     if first["type"] == "extra_forbidden":
-        known = "configuration, duration, latest_start and max_price, or reservation alone"
+        known = "configuration, duration, latest_start, max_price and account"
+        known += ", or reservation alone"
         return f"{field!r} is not an option of a server; the options are {known}."
+    if first["type"] == "string_pattern_mismatch" and field == "account":
+        return f"Who pays must be own or group:NAME, not {first['input']!r}."
     if first["type"] == "string_pattern_mismatch":
         return "There is no such reservation."
     reason = first["msg"].removeprefix("Value error, ")
@@ -146,7 +153,7 @@ def from_form(data: Mapping[str, Any], now: datetime | None = None) -> dict[str,
     given = {key: value for key in data if (value := _text(data[key]))}
     if "reservation" in given:
         return {"reservation": given["reservation"]}
-    taken = ("configuration", "duration", "max_price")
+    taken = ("configuration", "duration", "max_price", "account")
     options: dict[str, str] = {key: given[key] for key in taken if key in given}
     if "hours" in given:
         options["duration"] = _hours(given["hours"])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from era_hub import models
+from era_hub.admin_models import CreditsGrant, PayerPolicyRequest
+from era_hub.client.admin import AdminClient
 from era_hub.models import JobState, Kind, State
 from tests.end_to_end.people import launch, log_in_page
 from tests.running_hub import FAST, RunningHub, until
@@ -192,3 +195,107 @@ def test_the_page_of_somebody_new_and_on_a_phone(hub: RunningHub, page: Page) ->
         client = hub.client_with(token)
         with pytest.raises(Exception, match="log in"):
             client.account()
+
+
+@pytest.fixture(scope="module")
+def lab(hub: RunningHub) -> str:
+    """A group of ann's with credits, which pays for her where she does not choose."""
+    admin = AdminClient(f"{hub.url}services/era", hub.user_token("admin"))
+    admin.give(CreditsGrant(kind="group", name="lab", amount=50 * MILLION, memo="for the lab"))
+    admin.set_policy(PayerPolicyRequest(kind="user", name="ann", pays="group:lab"))
+    return "group:lab"
+
+
+def test_who_pays_is_chosen_where_there_is_a_choice(hub: RunningHub, page: Page, lab: str) -> None:
+    ann = hub.client("ann")
+    log_in_page(page, hub, "ann")
+    payer = page.get_by_label("Who pays?")
+    expect(payer).to_have_value(lab)
+    expect(payer.get_by_role("option")).to_contain_text(["You (", "Group lab ("])
+    page.get_by_label("1 GPU").check()
+    page.get_by_label("For how long?").fill("6")
+    page.get_by_label("Pay at most").fill("60")
+    payer.select_option("own")
+    page.get_by_role("button", name="Start now").click()
+    page.wait_for_url("**/user/ann/lab**")
+    [made] = ann.reservations(current=True, kind=Kind.NOTEBOOK)
+    assert made.account == "own"
+
+    page.goto(f"{hub.url}services/era/")  # JupyterLab complains when its server stops
+    hub.stop_server("ann")
+    hub.until_gone("ann")
+    page.goto(f"{hub.url}hub/spawn")
+    expect(payer).to_have_value(lab)
+    page.get_by_label("For how long?").fill("6")
+    page.get_by_role("button", name="Start now").click()
+    page.wait_for_url("**/user/ann/lab**")
+    [made] = ann.reservations(current=True, kind=Kind.NOTEBOOK)
+    assert made.account == lab
+
+    # The page: more time at a price that is shown first, from the account that has paid.
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.goto(f"{hub.url}services/era/")
+    line = page.locator(f"#reservation-{made.id}")
+    line.get_by_role("button", name="Extend").click()
+    dialog = page.get_by_role("dialog", name="More time")
+    dialog.get_by_label("For how long?").fill("soon")
+    expect(dialog.get_by_role("alert")).to_contain_text("'soon' is not a duration")
+    expect(dialog.get_by_role("button", name="Extend")).to_be_disabled()
+    dialog.get_by_label("For how long?").fill("2h")
+    go = dialog.get_by_role("button", name=re.compile(r"Extend for [\d.]+ credits"))
+    expect(go).to_be_enabled()
+    expect(dialog).to_contain_text("paid by lab")
+    assert ann.reservation(made.id).end == made.end
+    before = ann.accounts()[1].balance
+    go.click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#done")).to_contain_text("Extended until")
+    assert (ann.reservation(made.id).end - made.end).total_seconds() == 7200
+    assert ann.accounts()[1].balance < before
+
+    # The ledgers: the own one, and the group's, in words and with a link.
+    expect(page.locator("#ledger")).to_contain_text("Received: starting grant")
+    page.get_by_label("Account of").select_option("the group lab")
+    first = page.locator("#ledger tbody tr").first
+    expect(first).to_contain_text("Extended gpu-1 by 2 h; held until it ends")
+    expect(first).to_contain_text("−")
+    expect(first.get_by_role("link")).to_have_attribute("href", f"#reservation-{made.id}")
+    expect(page.locator("#ledger")).to_contain_text("Received from an admin: for the lab")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def eight_gpus(begin: datetime) -> models.JobRequest:
+    """A job that needs all of them for ten minutes, then or never."""
+    return models.JobRequest(
+        configuration="gpu-8",
+        duration="10m",
+        value=90 * MILLION,
+        script="print(1)",
+        arrival=begin,
+        deadline=begin + timedelta(minutes=10),
+    )
+
+
+def test_an_extension_that_is_declined_says_why(hub: RunningHub, page: Page) -> None:
+    """Somebody was faster: what was shown is not there any more, and nothing is paid."""
+    bob = hub.client("bob")
+    begin = datetime.now(UTC) + timedelta(hours=12)
+    mine = bob.submit(eight_gpus(begin)).job
+    assert mine is not None
+    log_in_page(page, hub, "bob")
+    page.goto(f"{hub.url}services/era/")
+    page.locator(f"#reservation-{mine.id}").get_by_role("button", name="Extend").click()
+    dialog = page.get_by_role("dialog", name="More time")
+    dialog.get_by_label("For how long?").fill("10m")
+    go = dialog.get_by_role("button", name=re.compile("Extend for"))
+    expect(go).to_be_enabled()
+    later = mine.reservation.end + timedelta(minutes=1)
+    faster = hub.client("anna").submit(eight_gpus(later))
+    assert faster.accepted
+    go.click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Not extended:")
+    expect(dialog.get_by_role("button", name="Extend")).to_be_disabled()
+    assert bob.job(mine.id).reservation.end == mine.reservation.end
+    dialog.get_by_role("button", name="Not now").click()
+    expect(dialog).to_be_hidden()
+    bob.cancel_job(mine.id)

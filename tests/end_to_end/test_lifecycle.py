@@ -54,7 +54,7 @@ def test_a_notebook_gets_exactly_its_gpus(hub: RunningHub, ann: EraClient) -> No
             assert len(seen[user]) == count
             assert "ERA_TOKEN" not in environment
         assert not set(seen["ann"]) & set(seen["bob"])
-        running = hub.client("admin").allocation()
+        running = hub.client("admin").allocation().running
         assert sum(each.units for each in running) == 5
     finally:
         stop(hub, "ann")

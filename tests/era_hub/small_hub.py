@@ -69,6 +69,13 @@ class SmallHub:
 
     # -- the API --------------------------------------------------------------
 
+    def list(self, offset: int) -> tuple[int, Any]:
+        """The users with servers, in pages of two."""
+        users = sorted({owner for owner, _ in self.servers})
+        more = {"offset": offset + 2} if offset + 2 < len(users) else None
+        items = [self.get(user)[1] for user in users[offset : offset + 2]]
+        return 200, {"items": items, "_pagination": {"offset": offset, "next": more}}
+
     def get(self, user: str) -> tuple[int, Any]:
         found = {name: each for (owner, name), each in self.servers.items() if owner == user}
         return 200, {"name": user, "kind": "user", "servers": found}
@@ -113,6 +120,12 @@ class _Handler(RequestHandler):
         if self.hub.failure:
             self.set_status(self.hub.failure)
             self.finish(json.dumps({"status": self.hub.failure, "message": "the hub is ill"}))
+            return
+        if path == "/users":
+            assert self.request.headers["Accept"] == "application/jupyterhub-pagination+json"
+            assert self.get_query_argument("state") == "active"
+            status, answer = self.hub.list(int(self.get_query_argument("offset")))
+            self.finish(json.dumps(answer))
             return
         user, *rest = map(unquote, path.removeprefix("/users/").split("/"))
         name = rest[1] if rest and rest[0] == "servers" else ""

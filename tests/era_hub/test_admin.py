@@ -310,6 +310,8 @@ def test_a_quota_says_who_is_above_it_and_binds_new_bids(
         report = admin.user_report("ann")
         assert [each.limit for each in report.limits] == ["gpus"]
         assert [each.id for each in report.reservations] == [held.id]
+        # Those that the hub says, whatever the last bid was made with.
+        assert (report.groups, report.groups_from) == (["lab"], "hub")
     finally:
         ann.give_back(held.id)
         admin.remove_quota("user", "ann", 1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
 from era_hub import admin_models
 from era_hub.admin import Admin, Call, Questions, people
-from era_hub.market import Market
+from era_hub.market import Market, NotFound
 from era_hub.store.database import Database
 from era_hub.store.grants import Grants
 from tests.era_hub.small_market import DAWN, Clock, market_on, notebook
@@ -126,3 +127,21 @@ def test_a_group_above_its_limit_is_named(market: Market) -> None:
     texts = [each.text for each in change.effects if each.level == "warning"]
     assert len(texts) == 1
     assert "the group lab is above a limit now with 6 GPUs of 2" in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "found"), [(None, (["lab"], "last bid")), (["new"], (["new"], "hub"))]
+)
+def test_a_report_says_whose_word_the_groups_are(
+    market: Market, groups: list[str] | None, found: Any
+) -> None:
+    """What the hub says counts; where it says nothing, the last bid is named as the source."""
+    assert market.reserve("ann", notebook(), groups=("lab",)).accepted
+    with market.reading() as session:
+        report = people.report(session, market.clock(), "ann", groups)
+        assert (report.groups, report.groups_from) == found
+        # Somebody of the hub who never came, and nobody.
+        assert people.report(session, market.clock(), "bob", ["lab"]).account is None
+        for unknown in (None, []):
+            with pytest.raises(NotFound):
+                people.report(session, market.clock(), "nobody", unknown)

@@ -100,7 +100,8 @@ ROLES = [
     ("GET", "accounts", None, (200, 200, 200, 422)),
     ("GET", "accounts?user=ann", None, (200, 403, 200, 200)),
     ("GET", "notices", None, (200, 200, 200, 200)),
-    ("GET", "allocation", None, (403, 403, 200, 200)),
+    ("GET", "allocation", None, (403, 403, 200, 403)),  # see test_allocation
+    ("POST", "allocation/update", {}, (403, 403, 200, 403)),
     ("GET", "user", None, (200, 200, 200, 200)),
     ("HEAD", "events", None, (200, 200, 200, 200)),
     ("GET", "metrics", None, (403, 403, 200, 200)),

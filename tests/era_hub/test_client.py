@@ -16,7 +16,7 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.netutil import bind_sockets
 
-from era_hub import models
+from era_hub import cloud_models, models
 from era_hub.client import AsyncEraClient, EraClient, EraError, discover, shared_scripts
 from tests.era_hub.test_models import JOB, RESERVATION
 
@@ -34,6 +34,10 @@ class Wire:
     content: str = '{"status": "ok"}'
     port: int = 0
     asked: list[HTTPServerRequest] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    """More headers of the answer."""
+    pages: list[str] = field(default_factory=list)
+    """Bodies of lists; each but the last comes with a link to the next one."""
 
     @property
     def url(self) -> str:
@@ -50,7 +54,12 @@ class Wire:
 
     def __call__(self, request: HTTPServerRequest) -> None:
         self.asked.append(request)
-        headers = HTTPHeaders({"Content-Type": self.content_type})
+        headers = HTTPHeaders({"Content-Type": self.content_type, **self.headers})
+        if self.pages:
+            self.content = self.pages.pop(0)
+            if self.pages:
+                place = f"a%26{len(self.pages)}"
+                headers["Link"] = f'<http://elsewhere/?cursor={place}&limit=7>; rel="next"'
         body = self.content.encode()
         headers["Content-Length"] = str(len(body))
         if self.status in (301, 302):
@@ -177,6 +186,7 @@ def test_what_is_given_comes_first_then_our_variables_then_the_hubs(
 BID = models.ReservationRequest(configuration="gpu-1", duration=3600, value=5)
 WORK = models.JobRequest(configuration="gpu-1", duration=3600, value=5, script="ü")
 OUTCOME = models.Outcome(accepted=True, price=1, reason=None, reservation=RESERVATION)
+ALLOCATION = cloud_models.Allocation(pool="local", resource="cpu", capacity=8, running=[])
 LIST = f"[{RESERVATION.model_dump_json()}]"
 
 
@@ -208,7 +218,7 @@ LIST = f"[{RESERVATION.model_dump_json()}]"
         ),
         (lambda c: c.notices(), "GET notices", "[]"),
         (lambda c: c.user(), "GET user", models.User(name="ann", kind="user", scopes=[])),
-        (lambda c: c.allocation(), "GET allocation", LIST),
+        (lambda c: c.allocation(), "GET allocation", ALLOCATION),
         (lambda c: c.health(), "GET health", models.Health(status="ok")),
         (lambda c: c.version(), "GET version", models.Version(version="1", api="v1")),
     ],
@@ -263,13 +273,19 @@ def _a_market() -> models.Market:
             OUTCOME,
         ),
         (
+            lambda c: c.update(cloud_models.Feedback(ended=[{"id": "r1"}]), "key-1"),
+            "allocation/update",
+            {"ended": [{"id": "r1", "message": ""}], "failed": []},
+            cloud_models.FeedbackResult(settled=[], broken=[], moved=[], unknown=["r1"]),
+        ),
+        (
             lambda c: c.submit(WORK, "key-1"),
             "jobs",
             WORK.model_dump(exclude_none=True),
             models.JobOutcome(**OUTCOME.model_dump(), job=JOB),
         ),
     ],
-    ids=["quote", "reserve", "submit"],
+    ids=["quote", "reserve", "update", "submit"],
 )
 def test_bids(
     wire: Wire, ask: Any, question: Question, path: str, body: dict[str, Any], answer: Any
@@ -281,6 +297,45 @@ def test_bids(
     assert json.loads(wire.last.body) == body
     expected = None if path == "quotes" else "key-1"
     assert wire.last.headers.get("Idempotency-Key") == expected
+
+
+def test_a_list_goes_on_on_the_next_page(wire: Wire, ask: Any) -> None:
+    """And the token stays where it is, whatever address the link names."""
+    wire.pages = [LIST, LIST, LIST]
+    assert ask(wire.url, lambda c: c.reservations(current=True)) == [RESERVATION] * 3
+    first, *others = (str(each.uri) for each in wire.asked)
+    assert first == f"{BASE}/api/v1/reservations?current=true"
+    places = [f"{BASE}/api/v1/reservations?cursor=a%26{left}&limit=7" for left in (2, 1)]
+    assert others == places
+
+
+def test_a_list_ends_at_its_limit(wire: Wire, ask: Any) -> None:
+    wire.pages = [LIST, LIST]
+    assert ask(wire.url, lambda c: c.reservations(limit=1)) == [RESERVATION]
+    assert [each.uri for each in wire.asked] == [f"{BASE}/api/v1/reservations?limit=1"]
+    wire.pages = [f"[{JOB.model_dump_json()}]"] * 2
+    assert len(ask(wire.url, lambda c: c.jobs(limit=2000))) == 2
+    assert wire.asked[1].uri == f"{BASE}/api/v1/jobs?limit=1000"
+
+
+def test_what_has_not_changed_is_not_sent_again(wire: Wire, ask: Any) -> None:
+    wire.headers = {"ETag": '"7"'}
+    wire.answer(ALLOCATION.model_dump_json())
+
+    def twice(client: Any) -> Any:
+        first = client.allocation()
+        if not isinstance(first, cloud_models.Allocation):
+            return both(client, first)
+        wire.answer("", 304)
+        return first, client.allocation()
+
+    async def both(client: Any, first: Any) -> Any:
+        found = await first
+        wire.answer("", 304)
+        return found, await client.allocation()
+
+    assert ask(wire.url, twice) == (ALLOCATION, ALLOCATION)
+    assert [each.headers.get("If-None-Match") for each in wire.asked] == [None, '"7"']
 
 
 def test_without_a_key_none_is_sent(wire: Wire, ask: Any) -> None:

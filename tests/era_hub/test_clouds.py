@@ -243,7 +243,7 @@ async def test_the_log_can_be_read_while_the_job_runs(world: World) -> None:
     await world.cloud.start(spec)
     await until(lambda: world.log(spec))
     assert await world.log(spec) == "step 1\n"
-    assert await world.status(spec) == JobStatus(Phase.RUNNING)
+    assert await world.status(spec) == JobStatus(Phase.RUNNING, end=spec.end)
 
 
 @pytest.mark.asyncio
@@ -450,6 +450,122 @@ async def test_stop_ends_a_job_with_its_grace(world: World) -> None:
     assert await world.status(spec) == status
 
 
+# More time
+
+
+async def knows(world: World, spec: JobSpec, end: int) -> None:
+    """Wait until the job's supervisor says that it ends the job then."""
+
+    async def told() -> bool:
+        return (await world.status(spec)).end == end
+
+    await until(told)
+
+
+@pytest.mark.asyncio
+async def test_a_running_job_is_given_more_time(world: World) -> None:
+    spec = world.script(STUBBORN, lasts=3)
+    await world.cloud.start(spec)
+    assert (await world.status(spec)).end == spec.end
+    end = spec.end + 2
+    for _ in range(2):
+        await world.cloud.extend(spec.id, spec.user, end)
+    await knows(world, spec, end)
+
+    async def past_its_first_end() -> bool:
+        return time.time() > spec.end
+
+    await until(past_its_first_end)
+    assert await world.status(spec) == JobStatus(Phase.RUNNING, end=end)
+    status = await world.ended(spec)
+    assert time.time() >= end
+    assert status.timed_out
+    told = [float(line) for line in (await world.wrote(spec, "term")).split()]
+    assert len(told) == 1
+    assert end - spec.grace <= told[0] < end
+    assert not psutil.pid_exists(int(await world.wrote(spec, "daemon")))
+
+
+@pytest.mark.asyncio
+async def test_more_time_reaches_a_job_that_outlived_the_service(world: World) -> None:
+    spec = world.script("import time; time.sleep(60)")
+    await world.cloud.start(spec)
+    await world.restarted().extend(spec.id, spec.user, spec.end + 60)
+    await knows(world, spec, spec.end + 60)
+    await world.restarted().stop(spec.id, spec.user)
+    assert (await world.ended(spec)).exit_code == -15
+
+
+@pytest.mark.asyncio
+async def test_no_job_is_given_less_time(world: World) -> None:
+    spec = world.script("import time; time.sleep(60)")
+    await world.cloud.start(spec)
+    await world.cloud.extend(spec.id, spec.user, spec.end - 30)
+    await world.cloud.extend(spec.id, spec.user, spec.end + 30)
+    await knows(world, spec, spec.end + 30)
+    await world.cloud.extend(spec.id, spec.user, spec.end + 10)
+    assert (await world.status(spec)).end == spec.end + 30
+
+
+@pytest.mark.asyncio
+async def test_what_has_ended_or_never_ran_is_given_no_time(world: World) -> None:
+    spec = world.script("")
+    await world.cloud.extend(spec.id, spec.user, spec.end + 60)
+    assert not world.directory(spec).exists()
+    status = await world.run(spec)
+    await world.cloud.extend(spec.id, spec.user, spec.end + 60)
+    assert await world.status(spec) == status
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_is_being_stopped_gets_no_more_time(own: World) -> None:
+    spec = own.script(STUBBORN, lasts=60, grace=2)
+    await own.cloud.start(spec)
+    await own.wrote(spec, "daemon")
+    await own.cloud.stop(spec.id, spec.user)
+    await own.wrote(spec, "term")
+    await own.cloud.extend(spec.id, spec.user, spec.end + 60)
+    assert (await own.ended(spec)).message == "stopped on request"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", ["", "soon", "-1", "9" * 30, "\0"])
+async def test_an_end_that_makes_no_sense_is_none(own: World, text: str) -> None:
+    spec = own.script("import time; time.sleep(60)")
+    await own.cloud.start(spec)
+    (own.directory(spec) / ".era/end").write_text(text)
+    os.kill(own.record(spec)["pid"], signal.SIGCHLD)
+    assert await own.status(spec) == JobStatus(Phase.RUNNING, end=spec.end)
+    await own.cloud.extend(spec.id, spec.user, spec.end + 60)
+    await knows(own, spec, spec.end + 60)
+
+
+@pytest.mark.asyncio
+async def test_a_job_that_cannot_be_told_says_so(own: World) -> None:
+    spec = own.script("import time; time.sleep(60)")
+    await own.cloud.start(spec)
+    (own.directory(spec) / ".era/end").mkdir()
+    with pytest.raises(CloudError, match="can't be told of its new end"):
+        await own.cloud.extend(spec.id, spec.user, spec.end + 60)
+
+
+# What runs
+
+
+@pytest.mark.asyncio
+async def test_everything_that_runs_for_jobs_is_found(world: World) -> None:
+    spec = world.script(STUBBORN)
+    await world.cloud.start(spec)
+    daemon = await world.wrote(spec, "daemon")
+    supervisor = world.record(spec)["pid"]
+    found = [each.what for each in await world.cloud.workloads() if each.id == spec.id]
+    # A child may come and go; the two that stay are among them.
+    assert {f"process {daemon.strip()}", f"process {supervisor}"} <= set(found)
+    await world.cloud.stop(spec.id, spec.user)
+    await world.ended(spec)
+    assert [each for each in await world.cloud.workloads() if each.id == spec.id] == []
+
+
 @pytest.mark.asyncio
 async def test_a_suspended_supervisor_can_be_stopped(world: World) -> None:
     spec = world.script("import time; time.sleep(60)")
@@ -485,7 +601,7 @@ async def test_close_leaves_jobs_running(world: World) -> None:
     spec = world.script("import time; time.sleep(60)")
     await world.cloud.start(spec)
     await world.cloud.close()
-    assert await world.status(spec) == JobStatus(Phase.RUNNING)
+    assert await world.status(spec) == JobStatus(Phase.RUNNING, end=spec.end)
 
 
 @pytest.mark.asyncio
@@ -573,7 +689,7 @@ async def test_a_restarted_service_finds_its_jobs(world: World) -> None:
         service.kill()
         service.wait()
     assert answer.decode().strip() == str(world.directory(spec))
-    assert await world.status(spec) == JobStatus(Phase.RUNNING)
+    assert await world.status(spec) == JobStatus(Phase.RUNNING, end=spec.end)
     await world.cloud.start(spec)
     (world.directory(spec) / "go").touch()
     assert (await world.ended(spec)).exit_code == 7
@@ -681,6 +797,7 @@ async def test_jobs_may_not_lie_behind_a_link(own: World, tmp_path: Path) -> Non
         {"timed_out": 1},
         {"message": "\ud800"},
         {"message": None},
+        {"end": "0"},
         {"surplus": 1},
     ],
 )

@@ -92,10 +92,10 @@ def test_a_statement_shows_what_is_free_and_what_is_held(market: Market) -> None
     statement = market.statement("ann")
     assert statement.held == first.price + second.price
     assert statement.balance == GRANT - statement.held
-    kinds = [(each.kind, each.reservation_id) for each in statement.movements]
+    kinds = [(each.kind, each.reservation) for each in statement.entries]
     assert kinds == [("hold", second.id), ("hold", first.id), ("grant", None)]
-    assert statement.movements[0].memo == "reserved gpu-1 for 2 h"
-    assert market.statement("ann", limit=1).movements == statement.movements[:1]
+    assert statement.entries[0].memo == "reserved gpu-1 for 2 h"
+    assert market.statement("ann", limit=1).entries == statement.entries[:1]
     assert market.statement("bob").held == 0
 
 

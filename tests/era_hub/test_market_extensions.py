@@ -56,7 +56,7 @@ def test_an_extension_costs_what_was_quoted_and_moves_the_end(
     assert longer.version > made.version
     assert market.statement("ann").balance == GRANT - longer.price
     assert market.statement("ann").held == longer.price
-    held, before = market.statement("ann").movements[:2]
+    held, before = market.statement("ann").entries[:2]
     assert (held.kind, held.part, held.amount) == ("hold", 1, -quote.price)
     assert before.part == 0
     assert market.era.promised(clock.now, 20).tolist() == [2] * 14 + [0] * 6
@@ -140,14 +140,35 @@ def test_an_extension_must_make_sense(market: Market) -> None:
         market.extend(made.id, ExtensionRequest.model_construct(duration=0, value=1))
 
 
-def test_a_waiting_job_is_extended_and_a_running_one_is_not(market: Market) -> None:
+def test_a_job_is_extended_while_it_waits_and_while_it_runs(market: Market, clock: Clock) -> None:
     made = reserve(market, job())
     assert market.extend(made.id, more()).job is not None
     assert market.job(made.id).reservation.end == when(DAWN + HOUR + 30 * 60)
     market.claim(made.id)
     market.job_started(made.id, "/tmp")
-    with pytest.raises(Conflict, match="has started"):
+    clock.now += HOUR
+    assert market.extend(made.id, more()).accepted
+    assert market.job(made.id).reservation.end == when(DAWN + 2 * HOUR)
+    books_are_right(market)
+
+
+def test_a_job_that_is_about_to_be_stopped_is_not_extended(market: Market, clock: Clock) -> None:
+    market.grace = 60
+    made = reserve(market, job())
+    market.claim(made.id)
+    market.job_started(made.id, "/tmp")
+    clock.now += HOUR - 65
+    before = balances(market.database)
+    with pytest.raises(Conflict, match="until 65 seconds before its end"):
+        quoted(market, made.id)
+    with pytest.raises(Conflict, match="about to be stopped"):
         market.extend(made.id, more())
+    assert balances(market.database) == before
+    clock.now -= 1
+    assert market.extend(made.id, more()).accepted
+    # The new end is far enough ahead to go on.
+    clock.now += 30
+    assert market.extend(made.id, more()).accepted
 
 
 def test_the_group_that_pays_goes_on_paying_for_its_members(market: Market) -> None:

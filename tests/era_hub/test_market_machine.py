@@ -101,7 +101,7 @@ class Histories(RuleBasedStateMachine):
         )
         balance = self.market.statement(user).balance
         quote = self.market.quote(request)
-        wanted = quote.price is not None and quote.price <= value
+        wanted = quote.price is not None and quote.price <= min(value, balance)
         if bid is notebook and wanted and self.waits(user, server, quote):
             with pytest.raises(Conflict):
                 self.market.reserve(user, request)
@@ -109,7 +109,7 @@ class Histories(RuleBasedStateMachine):
             return multiple()
         verdict = self.market.reserve(user, request)
         assert verdict.price == quote.price
-        assert verdict.accepted == (wanted and (quote.price or 0) <= balance)
+        assert verdict.accepted == wanted
         if verdict.reservation is None:
             assert verdict.reason
             assert self.market.statement(user).balance == balance
@@ -218,7 +218,7 @@ class Histories(RuleBasedStateMachine):
             assert accounts.get(user, 0) >= 0
             statement = self.market.statement(user, 1000)
             assert statement.held == held[user]
-            assert statement.balance == sum(each.amount for each in statement.movements)
+            assert statement.balance == sum(each.amount for each in statement.entries)
 
     @invariant()
     def no_gpu_has_two_workloads(self) -> None:

@@ -31,14 +31,16 @@ def get(hub: RunningHub, path: str, token: str | None = None, **headers: str) ->
     return httpx.get(f"{hub.url}{API}{path}", headers=headers)
 
 
-def bid(hub: RunningHub, token: str, value: int) -> dict[str, Any]:
+def bid(
+    hub: RunningHub, token: str, value: int, name: str | None = None, **headers: str
+) -> dict[str, Any]:
     body = {
         "configuration": "gpu-1",
         "duration": "10m",
         "value": value,
-        "server_name": uuid4().hex,
+        "server_name": name or uuid4().hex,
     }
-    headers = {"Authorization": f"token {token}"}
+    headers = {"Authorization": f"token {token}", **headers}
     answer = httpx.post(f"{hub.url}{API}reservations", json=body, headers=headers)
     assert answer.status_code == 200
     found: dict[str, Any] = answer.json()
@@ -93,6 +95,18 @@ def test_bids_prices_and_money_are_measured(hub: RunningHub) -> None:
     ledger = [each for (name, _), each in after.items() if name == "era_ledger_credits"]
     assert sum(ledger) == pytest.approx(0)
     assert max(ledger) > 0
+
+
+def test_a_bid_that_is_sent_again_counts_once(hub: RunningHub) -> None:
+    ann, name, before = hub.user_token("ann"), uuid4().hex, measured(hub)
+    key = {"Idempotency-Key": uuid4().hex}
+    first = bid(hub, ann, 50_000_000, name, **key)
+    for _ in range(3):
+        assert bid(hub, ann, 50_000_000, name, **key) == first
+    after = measured(hub)
+    labels = {"kind": "notebook", "outcome": "accepted"}
+    bids = "era_bids_total"
+    assert value(after, bids, **labels) - value(before, bids, **labels) == 1
 
 
 def test_measurements_have_no_names_or_ids_in_them(hub: RunningHub) -> None:

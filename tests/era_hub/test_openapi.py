@@ -159,6 +159,39 @@ def test_only_what_is_harmless_needs_no_login() -> None:
     assert unprotected == {"/health", "/version", "/openapi.json"}
 
 
+def test_what_takes_a_version_says_so() -> None:
+    taking = {
+        (path, verb)
+        for path, verbs in DOCUMENT["paths"].items()
+        for verb, each in verbs.items()
+        if "If-Match" in parameters(each, "header")
+    }
+    one = "/reservations/{id}"
+    assert taking == {(one, "delete"), (f"{one}/extend", "post"), ("/jobs/{id}", "delete")}
+    for path, verb in taking:
+        assert "412" in DOCUMENT["paths"][path][verb]["responses"]
+
+
+def test_queries_without_a_default_are_required() -> None:
+    for (path, verb), each in served().items():
+        if each.query is not None:
+            needed = {
+                name for name, field in each.query.model_fields.items() if field.is_required()
+            }
+            said = {
+                parameter["name"]
+                for parameter in DOCUMENT["paths"][path][verb]["parameters"]
+                if parameter["in"] == "query" and parameter["required"]
+            }
+            assert said == needed
+    policies = DOCUMENT["paths"]["/admin/policies"]["delete"]["parameters"]
+    assert {each["name"] for each in policies if each.get("required")} == {
+        "kind",
+        "name",
+        "version",
+    }
+
+
 def test_what_changes_something_takes_an_idempotency_key() -> None:
     taking, changing = set(), set()
     for path, verbs in DOCUMENT["paths"].items():

@@ -109,12 +109,23 @@ def an_account() -> models.Account:
     return models.Account(name="ann", balance=12_500_000, held=800_000, entries=[entry])
 
 
+def an_own_account(**fields: Any) -> models.AccountSummary:
+    defaults: dict[str, Any] = {
+        "account": "own",
+        "balance": 12_500_000,
+        "held": 800_000,
+        "default": True,
+    }
+    return models.AccountSummary(**{**defaults, **fields})
+
+
 class FakeService:
     """Answers and a record of requests; runs in a thread of its own."""
 
     def __init__(self) -> None:
         self.market = a_market()
         self.account = an_account()
+        self.accounts = [an_own_account()]
         self.quote = a_quote()
         self.jobs: dict[str, list[models.Job]] = {}  # states in turn; the last one stays
         self.logs: dict[str, list[str]] = {}  # pieces; complete after the last
@@ -156,17 +167,30 @@ class FakeService:
 
     def answer(self, method: str, parts: list[str], offset: int) -> Any:
         match (method, *parts):
-            case ("GET", "market" | "account" | "reservations" | "notices" as name):
+            case ("GET", "market" | "account" | "accounts" | "reservations" | "notices" as name):
                 return getattr(self, name)
             case ("POST", "quotes"):
                 return self.quote
             case ("POST", "jobs"):
                 return self.outcome
+            case ("POST", "reservations", job_id, "extend") if job_id in self.jobs:
+                return self._extended(job_id)
             case ("GET", "jobs"):
                 return [states[-1] for states in self.jobs.values()]
             case (_, "jobs", job_id, *rest) if job_id in self.jobs:
                 return self._job(method, job_id, rest, offset)
         return None
+
+    def _extended(self, job_id: str) -> models.JobOutcome:
+        """What a test has set, or half an hour more for 0.40 credits."""
+        if self.outcome is not None:
+            return self.outcome
+        job = self.jobs[job_id][-1]
+        old = job.reservation
+        longer = {"end": old.end + timedelta(minutes=30), "price": old.price + 400_000}
+        job = job.model_copy(update={"reservation": old.model_copy(update=longer)})
+        self.jobs[job_id] = [job]
+        return models.JobOutcome(accepted=True, price=400_000, reservation=job.reservation, job=job)
 
     def _job(self, method: str, job_id: str, rest: list[str], offset: int) -> Any:
         states = self.jobs[job_id]

@@ -15,9 +15,9 @@ from era_extension.cli import main
 from era_extension.jobs import JobHandle
 from era_hub import models
 from era_hub.models import JobState
-from tests.extension.fake_service import FakeService, a_job
+from tests.extension.fake_service import FakeService, a_job, an_own_account
 
-COMMANDS = ["market", "quote", "submit", "jobs", "logs", "cancel", "account"]
+COMMANDS = ["market", "quote", "submit", "jobs", "logs", "cancel", "extend", "account"]
 
 
 def era(*args: str, code: int = 0) -> Result:
@@ -98,6 +98,24 @@ def test_submit(service: FakeService, script: str) -> None:
     assert (sent["value"], sent["duration"], sent["name"]) == (5_000_000, 2700, "first")
 
 
+def test_who_pays(service: FakeService, script: str) -> None:
+    service.accept(a_job())
+    era("submit", script, "--value", "1", "--account", "group:lab")
+    era("submit", script, "--value", "1")
+    named, unnamed = service.sent("POST", "jobs")
+    assert (named["account"], "account" in unnamed) == ("group:lab", False)
+    result = era("submit", script, "--value", "1", "--account", "lab", code=1)
+    assert "'lab' is none; say own, or group:NAME for a group of yours" in result.stderr
+
+
+def test_accounts(service: FakeService) -> None:
+    service.accounts += [an_own_account(account="group:lab", default=False)]
+    text = era("accounts").output
+    assert "own" in text and "group:lab" in text and text.count("pays by default") == 1
+    found = json.loads(era("accounts", "--json").output)
+    assert [each["account"] for each in found] == ["own", "group:lab"]
+
+
 def test_submit_a_command(service: FakeService) -> None:
     service.accept(a_job())
     era("submit", "--command", "--value", "1", "--", "nvidia-smi", "-L")
@@ -168,6 +186,31 @@ def test_interrupting_leaves_the_job_alone(
     monkeypatch.setattr(JobHandle, "follow", interrupted)
     result = era("logs", "-f", "3f9c01", code=130)
     assert result.stderr == "Interrupted; jobs go on.\n"
+
+
+def test_extend(service: FakeService) -> None:
+    service.jobs["3f9c01"] = [a_job()]
+    text = era("extend", "3f", "--duration", "30m", "--value", "2.5").output
+    assert text.startswith("Job 3f9c01 has time until ")
+    assert text.endswith(", for 0.40 credits more.\n")
+    told = json.loads(era("extend", "3f", "--value", "1", "--json").output)
+    assert told["reservation"]["price"] == 1_600_000
+    assert service.sent("POST", "reservations/3f9c01/extend") == [
+        {"duration": 1800, "value": 2_500_000},
+        {"duration": 1800, "value": 1_000_000},
+    ]
+    keys = {
+        headers["Idempotency-Key"] for method, _, _, headers in service.requests if method == "POST"
+    }
+    assert len(keys) == 2
+
+
+def test_an_extension_that_is_declined(service: FakeService) -> None:
+    service.jobs["3f9c01"] = [a_job()]
+    service.outcome = models.JobOutcome(accepted=False, price=900_000, reason="too dear")
+    result = era("extend", "3f", "--value", "0.1", code=1)
+    assert "The market declined the bid: too dear. It would cost 0.90 credits." in result.output
+    assert "value" in era("extend", "3f", code=2).output
 
 
 def test_cancel(service: FakeService) -> None:

@@ -13,7 +13,13 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from era_extension import bundle, snapshot
 from era_hub.models import JobState
-from tests.extension.fake_service import a_job, a_market, a_reservation, an_account
+from tests.extension.fake_service import (
+    a_job,
+    a_market,
+    a_reservation,
+    an_account,
+    an_own_account,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -55,6 +61,7 @@ def a_state(**fields: Any) -> dict[str, Any]:
         "now": snapshot.milliseconds(now),
         "market": snapshot.market_state(market),
         "account": snapshot.account_state(an_account()),
+        "accounts": snapshot.accounts_state([an_own_account()]),
         "jobs": snapshot.jobs_state([a_job()]),
         "notebook": {},
         "notices": [],
@@ -182,6 +189,7 @@ def test_submitting(page: Page) -> None:
         "duration": 1800,
         "deadline": None,
         "value": "2.5",
+        "account": "",
     }
     page.evaluate("(re) => answer({ re, ok: false, text: 'No <b>.' })", message["id"])
     expect(page.get_by_text("No <b>.")).to_be_visible()
@@ -189,6 +197,31 @@ def test_submitting(page: Page) -> None:
     page.get_by_label("Code").fill("print(1)")
     page.get_by_role("button", name="Submit").click()
     assert last_sent(page)["form"]["text"] == "print(1)"
+
+
+def test_who_pays_is_asked_where_there_is_a_choice(page: Page) -> None:
+    form = page.get_by_role("form", name="Bid for a background job")
+    payer = form.get_by_label("Who pays")
+    expect(payer).to_be_hidden()
+    own, lab = an_own_account(default=False), an_own_account(account="group:lab")
+    page.evaluate(
+        "text => change(text)", json.dumps({"accounts": snapshot.accounts_state([own, lab])})
+    )
+    expect(payer).to_have_value("group:lab")
+    expect(payer.get_by_role("option")).to_have_text(
+        ["You (12.50 credits)", "Group lab (12.50 credits)"]
+    )
+    payer.select_option("own")
+    # A later look at the market leaves the choice as it is.
+    richer = own.model_copy(update={"balance": 13_000_000})
+    news = {"accounts": snapshot.accounts_state([richer, lab])}
+    page.evaluate("text => change(text)", json.dumps(news))
+    expect(payer).to_have_value("own")
+    form.get_by_label("Script").fill("train.py")
+    form.get_by_label("The most you will pay").fill("5")
+    form.get_by_role("button", name="Submit").click()
+    sent = page.evaluate("sent.find((message) => message.do === 'submit')")
+    assert sent["form"]["account"] == "own"
 
 
 def test_cancelling_asks_first(page: Page) -> None:

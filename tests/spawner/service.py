@@ -15,7 +15,7 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
-from era_hub.models import Account, ConfigurationPrices, Market, Reservation, State
+from era_hub.models import AccountSummary, ConfigurationPrices, Market, Reservation, State
 from era_spawner import EraLocalSpawner
 
 TOKEN = "secret-token-of-the-spawner"
@@ -70,8 +70,9 @@ def market(**changes: Any) -> Market:
     return Market(**{**values, **changes})
 
 
-def account(balance: int = 12_000_000) -> Account:
-    return Account(name="ann", balance=balance, held=0, entries=[])
+def account(name: str = "own", balance: int = 12_000_000, **changes: Any) -> AccountSummary:
+    values = {"account": name, "balance": balance, "held": 0, "default": name == "own"}
+    return AccountSummary(**{**values, **changes})
 
 
 class Service:

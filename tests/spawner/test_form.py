@@ -32,7 +32,7 @@ def embedded(html):
 
 
 def test_shows_configurations_prices_and_balance():
-    html = render_form(market(configurations=[configuration()]), account(), [], "/services/era/")
+    html = render_form(market(configurations=[configuration()]), [account()], [], "/services/era/")
     assert "1 GPU, 8 CPUs, 64 GiB memory" in html
     assert "<b>2.08</b> credits per hour now" in html
     assert "12.00 credits" in html
@@ -45,12 +45,12 @@ def test_shows_configurations_prices_and_balance():
 def test_hands_the_chart_what_to_expect_later():
     band = {"expected": [5, None], "low": [4, None], "high": [9, None]}
     one = configuration(prices=[6, None], forecast=band)
-    html = render_form(market(configurations=[one]), account(), [], "/services/era/")
+    html = render_form(market(configurations=[one]), [account()], [], "/services/era/")
     assert embedded(html)["configurations"]["gpu-1"]["forecast"] == band
 
 
 def test_says_when_gpus_are_simulated():
-    html = render_form(market(simulated=True), account(), [], "/services/era/")
+    html = render_form(market(simulated=True), [account()], [], "/services/era/")
     assert "No real GPU was found: these 8 GPUs are simulated." in html
 
 
@@ -59,21 +59,21 @@ def test_says_when_sold_out():
     sold = configuration(price_per_hour=None, prices=prices)
     gone = configuration(name="gpu-8", price_per_hour=None, prices=[None] * 3)
     page = market(configurations=[sold, gone])
-    html = render_form(page, account(), [], "/")
+    html = render_form(page, [account()], [], "/")
     free = page.first_slot + timedelta(seconds=600)
     assert f'Sold out until <time class="era-time" datetime="{free.isoformat()}">' in html
     assert "Sold out for the coming hours" in html
 
 
 def test_nothing_for_sale():
-    html = render_form(market(configurations=[], capacity=[]), account(), [], "/")
+    html = render_form(market(configurations=[], capacity=[]), [account()], [], "/")
     assert "Nothing is for sale" in html
 
 
 def test_own_reservations():
     later = reservation(id="r-2", start=now() + timedelta(hours=5))
     running = reservation(id="r-3", state="active")
-    html = render_form(market(), account(), [reservation(), later, running], "/services/era/")
+    html = render_form(market(), [account()], [reservation(), later, running], "/services/era/")
     for startable in ("r-1", "r-3"):
         assert f'name="reservation" value="{startable}"' in html
     assert "2 GPUs until" in html and "Already paid" in html
@@ -90,12 +90,14 @@ def test_begins_with_the_choices_of_last_time():
         "max_price": "1",
         "latest_start": latest,
     }
-    html = render_form(page, account(), [], "/", last)
+    html = render_form(page, [account()], [], "/", last)
     assert re.search(r'value="gpu-2"\s+checked', html)
     assert 'value="1.5"' in html
     assert embedded(html)["latest"]
     for broken in ({"configuration": "gone"}, {"reservation": "r"}, "x", {**last, "duration": []}):
-        assert re.search(r'value="gpu-1"\s+checked', render_form(page, account(), [], "/", broken))
+        assert re.search(
+            r'value="gpu-1"\s+checked', render_form(page, [account()], [], "/", broken)
+        )
 
 
 def test_escapes_every_text():
@@ -105,14 +107,14 @@ def test_escapes_every_text():
         reservation(id=EVIL, start=now() + timedelta(hours=2)),
     ]
     page = market(configurations=[evil])
-    html = render_form(page, account(), own, EVIL, {"configuration": EVIL})
+    html = render_form(page, [account()], own, EVIL, {"configuration": EVIL})
     assert "<img" not in html and "alert('x')</script>" not in html
     assert html.count("</script>") == 2
     assert embedded(html)["configurations"][EVIL]["title"] == EVIL
 
 
 def test_is_one_module_and_ends_where_it_should():
-    html = render_form(market(), account(), [], "/")
+    html = render_form(market(), [account()], [], "/")
     (script,) = re.findall(r'<script type="module">(.*?)</script>', html, re.DOTALL)
     assert "function cheapestStart" in script and "priceChart(host" in script
     assert "export " not in script
@@ -123,3 +125,16 @@ def test_unavailable():
     html = render_unavailable()
     assert "can&#39;t be reached right now" in html
     assert "Try again" in html
+
+
+def test_nobody_chooses_from_one_account():
+    assert 'name="account"' not in render_form(market(), [account()], [], "/")
+
+
+def test_the_usual_account_is_chosen_first():
+    own, lab = account(default=False), account("group:lab & co", 3_000_000, default=True)
+    html = render_form(market(), [own, lab], [], "/")
+    assert "You have <strong>" not in html
+    [chosen] = re.findall(r'<option value="([^"]*:[^"]*)" selected>\s*(.*?)</option>', html)
+    assert chosen == ("group:lab &amp; co", "Group lab &amp; co (3.00 credits)")
+    assert re.search(r'<option value="own" >\s*You \(12.00 credits\)</option>', html)

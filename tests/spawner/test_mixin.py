@@ -340,12 +340,13 @@ async def test_progress(service, start):
 @pytest.mark.asyncio
 async def test_form(service, start):
     service.answers["GET market"] = 200, dump(market())
-    service.answers["GET account"] = 200, dump(account())
+    service.answers["GET accounts"] = 200, [dump(account()), dump(account("group:lab"))]
     others = reservation(id="r-7", server_name="other")
     service.answers["GET reservations"] = 200, [dump(reservation()), dump(others)]
     html = await start().get_options_form()
     assert 'value="r-1"' in html and 'value="r-7"' not in html
     assert 'href="/@/space%20word/services/era/"' in html
+    assert 'value="group:lab"' in html
     assert TOKEN not in html
 
 
@@ -361,8 +362,8 @@ async def read_image_later(form_data):
 @pytest.mark.asyncio
 async def test_a_configured_form_is_kept(service, start, read):
     service.accept()
-    for path, answer in (("market", market()), ("account", account())):
-        service.answers[f"GET {path}"] = 200, dump(answer)
+    service.answers["GET market"] = 200, dump(market())
+    service.answers["GET accounts"] = 200, [dump(account())]
     service.answers["GET reservations"] = 200, []
     one = start(options_form='<input name="image">', options_from_form=read)
     html = await one.get_options_form()

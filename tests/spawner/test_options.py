@@ -26,6 +26,15 @@ def test_without_a_latest_start_ahead_it_is_now_or_not_at_all(latest):
     assert parse({**GOOD, "latest_start": latest}).request("ann", "", NOW).deadline is None
 
 
+def test_who_pays():
+    options = from_form(form(**GOOD, account="group:lab"), NOW)
+    assert options["account"] == "group:lab"
+    assert parse(options).request("ann", "", NOW).account == "group:lab"
+    assert parse(GOOD).request("ann", "", NOW).account is None
+    with pytest.raises(OptionsError, match="own or group:NAME, not 'lab'"):
+        parse({**GOOD, "account": "lab"})
+
+
 def test_own_reservation():
     assert parse({"reservation": "abc-1"}) == OwnReservation(reservation="abc-1")
 

@@ -63,24 +63,41 @@ export function element(tag, content = "", className = "") {
 export function table(host, titles, rows, empty) {
   if (!rows.length) return host.replaceChildren(element("p", empty, "quiet"));
   const number = titles.map((title) => (title.startsWith("#") ? "number" : ""));
-  const head = element("tr");
-  titles.forEach((title, i) => head.append(element("th", title.replace("#", ""), number[i])));
-  const body = document.createElement("tbody");
+  const names = titles.map((title) => title.replace("#", ""));
+  const head = part("tr", "row");
+  names.forEach((name, i) => head.append(part("th", "columnheader", name, number[i])));
+  const body = part("tbody", "rowgroup");
   for (const row of rows) {
-    const line = element("tr");
+    const line = part("tr", "row");
     if (row.id) {
       line.id = row.id;
       if (location.hash === `#${row.id}`) line.className = "chosen";
     }
-    row.cells.forEach((cell, i) => line.append(element("td", cell, number[i])));
+    row.cells.forEach((content, i) => {
+      const cell = part("td", "cell", content, number[i]);
+      // On a phone each cell stands below the other, and says what it is.
+      cell.dataset.title = names[i];
+      line.append(cell);
+    });
     body.append(line);
   }
-  const made = element("table");
-  const top = document.createElement("thead");
-  top.append(head);
-  made.append(top, body);
-  const scroll = element("div", made, "scroll");
-  host.replaceChildren(scroll);
+  const made = part("table", "table", part("thead", "rowgroup", head));
+  made.append(body);
+  host.replaceChildren(element("div", made, "scroll"));
+}
+
+/**
+ * A part of a table with its role, which browsers forget where cells are laid out otherwise.
+ *
+ * @param {string} tag
+ * @param {string} role
+ * @param {string | Node} content
+ * @param {string} className
+ */
+function part(tag, role, content = "", className = "") {
+  const made = element(tag, content, className);
+  made.setAttribute("role", role);
+  return made;
 }
 
 /** @param {string} time */

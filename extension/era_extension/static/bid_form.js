@@ -25,7 +25,10 @@ const HOURS_AHEAD = 12;
  * @property {number} duration seconds
  * @property {string|null} deadline ISO 8601
  * @property {string} value credits
+ * @property {string} account who pays; empty where there is no choice
  */
+
+/** @typedef {{account: string, title: string, balance: number, usual: boolean}} Payer */
 
 /**
  * @param {{
@@ -48,6 +51,9 @@ export function bidForm({ submit, changed }) {
     h("option", { value: "60" }, "minutes"), h("option", { value: "3600" }, "hours"));
   const deadline = h("input", { type: "datetime-local", value: formatForInput(defaultDeadline()) });
   const value = h("input", { type: "number", min: 0, step: "any", required: true });
+  const payer = h("select", {});
+  const payerField = field("Who pays", payer);
+  payerField.hidden = true;
   const total = h("p", { class: "era-total", "aria-live": "polite" });
   const reply = h("p", { class: "era-reply", role: "status" });
   const button = h("button", { type: "submit", class: "era-primary" }, "Submit");
@@ -63,7 +69,7 @@ export function bidForm({ submit, changed }) {
     field("Finish by", deadline, "The later, the cheaper. Empty: start now or not at all."),
     field("The most you will pay, in credits", value,
       "You pay the market's price, whatever you write here; so write what it is worth to you."),
-    total, h("div", { class: "era-row" }, button), reply);
+    payerField, total, h("div", { class: "era-row" }, button), reply);
 
   /** @type {Prices|null} */
   let prices = null;
@@ -78,6 +84,17 @@ export function bidForm({ submit, changed }) {
     code.required = long;
     const label = codeField.querySelector("label");
     if (label) say(label, kind.value === "code" ? "Code" : "Command");
+  };
+
+  /** @param {Payer[]} accounts with one there is nothing to choose */
+  const showPayers = (accounts) => {
+    const first = payerField.hidden;
+    payerField.hidden = accounts.length < 2;
+    if (payerField.hidden) return;
+    setChoices(payer, accounts.map(({ account, title, balance }) =>
+      ({ value: account, text: `${title} (${formatCredits(balance)} credits)` })));
+    const usual = accounts.find((each) => each.usual);
+    if (first && usual) payer.value = usual.account;
   };
 
   /** The cheapest start for what the form says; null if nothing fits or is known. */
@@ -122,6 +139,7 @@ export function bidForm({ submit, changed }) {
       duration: Number(length.value) * Number(unit.value),
       deadline: deadline.value ? new Date(deadline.value).toISOString() : null,
       value: value.value,
+      account: payerField.hidden ? "" : payer.value,
     });
     button.disabled = false;
     reply.className = answer.ok ? "era-reply era-good" : "era-reply era-bad";
@@ -138,8 +156,10 @@ export function bidForm({ submit, changed }) {
      * @param {Prices} state
      * @param {number} time ms
      * @param {string[]} names
+     * @param {Payer[]} accounts
      */
-    update(state, time, names) {
+    update(state, time, names, accounts) {
+      showPayers(accounts);
       if (!state.configurations) return;
       const first = !prices;
       prices = state;

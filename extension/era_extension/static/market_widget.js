@@ -62,7 +62,7 @@ function render({ model, el }) {
     parts.error.hidden = !model.get("error");
     showNotices(parts.notices, model.get("notices"));
     showOwn(parts.own, model.get("notebook"), time());
-    parts.form.update(model.get("market"), time(), model.get("files"));
+    parts.form.update(model.get("market"), time(), model.get("files"), model.get("accounts"));
     parts.jobs.update(model.get("jobs"), model.get("logs"));
     drawChart();
   };

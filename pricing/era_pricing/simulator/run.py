@@ -233,11 +233,11 @@ class _Simulation:
             return
         self._ns[row] = perf_counter_ns() - before
         made, chosen = decision.reservation, decision.quote.alternative
-        if made is None or chosen is None:
+        if made is None or chosen is None or decision.price is None:
             self._answer[row] = TOO_DEAR if decision.price is not None else NO_ROOM
             return
         self._answer[row] = ACCEPTED
-        self._price[row] = made.price
+        self._price[row] = decision.price
         self._told[row] = made.start
         alternative = bid.alternatives[chosen]
         self._worth[row] = alternative.value_at(made.end)

@@ -16,7 +16,8 @@ import {
  * @property {number} firstSlot ms
  * @property {number} slot seconds
  * @property {number} horizon ms
- * @property {number} balance micro-credits
+ * @property {string} usual who pays where nobody chooses
+ * @property {Record<string, number>} balances micro-credits of the accounts that may pay
  * @property {number} margin the suggested limit over the price
  * @property {number|null} latest latest start to begin with, ms
  * @property {Record<string, Priced>} configurations
@@ -50,6 +51,8 @@ const hoursInput = find("era-hours", HTMLInputElement);
 const withinInput = find("era-within", HTMLSelectElement);
 const latestInput = find("era-latest", HTMLInputElement);
 const limitInput = find("era-limit", HTMLInputElement);
+// There is one only where several accounts may pay.
+const payerInput = document.getElementById("era-account");
 const submit = form.closest("form")?.querySelector("button[type=submit]");
 let limitEdited = false;
 
@@ -242,10 +245,18 @@ function update() {
   }
   show(choice ? judge(choice) : { tone: "", headline: "Say for how many hours, such as 1.5", detail: "", actions: [] });
   const affordable = choice && best && best.price <= choice.limit ? best : null;
-  const poor = best && best.price > data.balance;
-  setText("era-poor", poor ? `You have only ${formatCredits(data.balance)} credits.` : "");
+  setText("era-poor", best ? poorness(best.price) : "");
   if (submit) submit.textContent = buttonText(reservation, affordable?.start, choice?.now);
   if (choice) drawChart(choice.prices, choice.forecast, best);
+}
+
+/** @param {number} price micro-credits */
+function poorness(price) {
+  const account = payerInput instanceof HTMLSelectElement ? payerInput.value : data.usual;
+  const balance = data.balances[account];
+  if (price <= balance) return "";
+  const owner = account === "own" ? "You have" : `Group ${account.replace("group:", "")} has`;
+  return `${owner} only ${formatCredits(balance)} credits.`;
 }
 
 /**

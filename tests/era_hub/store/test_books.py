@@ -134,6 +134,21 @@ def test_what_is_sold_twice_is_found(database: Database) -> None:
     assert "capacity" not in found
 
 
+def test_a_pool_may_have_been_larger_or_smaller(database: Database) -> None:
+    with database.session.begin() as session:
+        row = a_reservation("r1", start=NOW + 10, end=NOW + 20, units=4, price=0)
+        session.add(row)
+    for steps, found in (
+        ([(NOW, 4)], []),
+        ([(NOW + 12, 4)], []),  # the first also before that
+        ([(NOW, 4), (NOW + 20, 1)], []),
+        ([(NOW, 1), (NOW + 10, 4), (NOW + 20, 0)], []),
+        ([(NOW, 4), (NOW + 15, 3), (NOW + 16, 2)], [f"4 units are sold of 3 at {NOW + 15}"]),
+        ([(NOW, 2), (NOW + 11, 4)], [f"4 units are sold of 2 at {NOW + 10}"]),
+    ):
+        assert [each.text for each in proof(database, capacities={"local": steps})] == found
+
+
 def test_only_so_many_findings_of_a_kind_are_told(database: Database) -> None:
     with database.session.begin() as session:
         session.add_all(a_reservation(f"r{number}") for number in range(300))

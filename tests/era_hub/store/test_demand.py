@@ -134,6 +134,8 @@ def test_after_eight_weeks_a_bid_is_gone(market: Market, clock: Clock) -> None:
     clock.now += 1
     market.reserve("ann", job(value="0.01"))
     assert [each.submitted for each in seen(market)] == [DAWN + KEPT, DAWN + KEPT + 1]
+    with market.database.session.begin() as session:
+        Demand(session, market.pool, market.era.resource).prune(clock.now)
     assert count(market.database, SeenBid) == 2
 
 

@@ -1,0 +1,60 @@
+"""When users' servers are reserved: one server can't run on two reservations."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from ..models import Kind, State
+from .tables import Reservation
+
+Server = tuple[str, str]
+"""A user, and the name of a server of theirs."""
+
+Times = list[tuple[int, int]]
+
+
+class Servers:
+    """Looks for reservations of notebook servers that have not started."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def read_ahead(self, servers: Collection[Server]) -> None:
+        """Read the times of several servers at once."""
+        known = self._known()
+        missing = [server for server in servers if server not in known]
+        if missing:
+            known.update(self._read(missing))
+
+    def reserved(self, user: str, server_name: str, start: int, end: int) -> tuple[int, int] | None:
+        """A reserved time of the server that overlaps [start, end), if there is one."""
+        server = (user, server_name)
+        self.read_ahead([server])
+        # What this transaction has added is not written yet, and need not be for this.
+        new = (row for row in self.session.new if isinstance(row, Reservation))
+        added = [
+            (row.start, row.end)
+            for row in new
+            if (row.user, row.server_name) == server and row.kind == Kind.NOTEBOOK
+        ]
+        times = [*self._known()[server], *added]
+        return next((each for each in times if each[0] < end and each[1] > start), None)
+
+    def _known(self) -> dict[Server, Times]:
+        return self.session.info.setdefault("servers", {})  # type: ignore[no-any-return]
+
+    def _read(self, servers: list[Server]) -> dict[Server, Times]:
+        found: dict[Server, Times] = {server: [] for server in servers}
+        name = (Reservation.user, Reservation.server_name)
+        query = select(*name, Reservation.start, Reservation.end).where(
+            tuple_(*name).in_(servers),
+            Reservation.kind == Kind.NOTEBOOK,
+            Reservation.state == State.ACCEPTED,
+        )
+        with self.session.no_autoflush:
+            for user, server, start, end in self.session.execute(query):
+                found[user, server].append((start, end))
+        return found
