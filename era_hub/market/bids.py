@@ -96,6 +96,8 @@ class Bids:
                 row.pool, row.units = self.state.pool, units
                 row.account_id = purse.account.id
                 session.add(row)
+                if isinstance(request, models.ReservationRequest):
+                    Servers(session).note(user, row.server_name, row.start, row.end)
                 what = f"{request.configuration} for {hours(row.duration)}"
                 Ledger(session, now).hold(purse.account, row.price, row.id, f"reserved {what}")
                 self.state.note_reservation(row, money=True)

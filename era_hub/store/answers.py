@@ -71,6 +71,8 @@ class Answers:
         keys = [tuple(row) for row in self.session.execute(old)]
         if keys:
             self.session.execute(delete(Row).where(tuple_(Row.caller, Row.key).in_(keys)))
+            for caller, key in keys:
+                self.session.info.get("answers", {}).pop((caller, key), None)
         return len(keys)
 
 

@@ -33,15 +33,14 @@ class Servers:
         """A reserved time of the server that overlaps [start, end), if there is one."""
         server = (user, server_name)
         self.read_ahead([server])
-        # What this transaction has added is not written yet, and need not be for this.
-        new = (row for row in self.session.new if isinstance(row, Reservation))
-        added = [
-            (row.start, row.end)
-            for row in new
-            if (row.user, row.server_name) == server and row.kind == Kind.NOTEBOOK
-        ]
-        times = [*self._known()[server], *added]
+        times = self._known()[server]
         return next((each for each in times if each[0] < end and each[1] > start), None)
+
+    def note(self, user: str, server_name: str, start: int, end: int) -> None:
+        """Count a reservation that this transaction adds: reading ahead has not seen it."""
+        server = (user, server_name)
+        self.read_ahead([server])
+        self._known()[server].append((start, end))
 
     def _known(self) -> dict[Server, Times]:
         return self.session.info.setdefault("servers", {})  # type: ignore[no-any-return]

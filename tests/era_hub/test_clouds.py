@@ -563,7 +563,12 @@ async def test_everything_that_runs_for_jobs_is_found(world: World) -> None:
     assert {f"process {daemon.strip()}", f"process {supervisor}"} <= set(found)
     await world.cloud.stop(spec.id, spec.user)
     await world.ended(spec)
-    assert [each for each in await world.cloud.workloads() if each.id == spec.id] == []
+
+    async def none_left() -> bool:
+        return spec.id not in {each.id for each in await world.cloud.workloads()}
+
+    # The supervisor says that the job has ended just before it ends itself.
+    assert await until(none_left)
 
 
 @pytest.mark.asyncio
