@@ -205,6 +205,11 @@ class Handler(HubOAuthenticated, Discreet):
         timed = self.services.metrics.timed(function)
         return await self.services.database.run(timed, *args, **kwargs)
 
+    async def ask(self, function: Callable[..., T], *args: Any) -> T:
+        """Ask the market what its plan alone answers, in no time."""
+        timed = self.services.metrics.timed(function)
+        return await self.services.database.ask(timed, *args)
+
     async def run_together(self, coming: Coming, function: Callable[..., T], *args: Any) -> T:
         """The same in one transaction with other such calls: for bids, of which many come."""
         timed = self.services.metrics.timed(function)

@@ -99,12 +99,12 @@ class QuotesHandler(ApiHandler):
     )
     async def post(self, body: models.QuoteRequest) -> bytes:
         market = self.services.market
-        quote = await self.run(market.quote, body)
+        quote = await self.ask(market.quote, body)
         slots = market.era.grid.slots_for(body.duration)
         duration = slots * market.era.grid.slot
         alternative = None
         if not quote.feasible:
-            alternative = await self.run(find_alternative, market, body, quote)
+            alternative = await self.ask(find_alternative, market, body, quote)
         answer = models.Quote(
             configuration=body.configuration,
             duration=duration,
