@@ -39,10 +39,10 @@ QUIET = [
 ]
 BID = """async ([prefix, body]) => {
   const xsrf = document.querySelector('meta[name="era-xsrf"]').content;
-  const headers = {"X-XSRFToken": xsrf};
+  const headers = {"X-XSRFToken": xsrf, "Content-Type": "application/json"};
   const answer = await fetch(prefix + "api/v1/jobs",
     {method: "POST", headers, body: JSON.stringify(body)});
-  return await answer.json();
+  if (!answer.ok) throw new Error(await answer.text());
 }"""
 
 

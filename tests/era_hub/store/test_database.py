@@ -121,6 +121,42 @@ async def test_everything_runs_on_one_thread_one_after_the_other(database: Datab
     assert threading.get_ident() not in {thread for thread, _ in answers}
 
 
+@pytest.mark.asyncio
+async def test_a_question_is_answered_at_once_while_the_writer_is_idle(database: Database) -> None:
+    assert await database.ask(threading.get_ident) == threading.get_ident()
+
+
+@pytest.mark.asyncio
+async def test_a_question_waits_for_what_the_writer_has_begun(database: Database) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def slow() -> None:
+        begun.set()
+        assert may_end.wait(10)
+        done.append("change")
+
+    change = asyncio.create_task(database.run(slow))
+    await asyncio.to_thread(begun.wait, 10)
+    question = asyncio.create_task(database.ask(done.append, "question"))
+    # Whatever could run without the writer has done so by now.
+    await asyncio.to_thread(lambda: None)
+    assert done == []
+    may_end.set()
+    await asyncio.gather(change, question)
+    assert done == ["change", "question"]
+
+
+@pytest.mark.asyncio
+async def test_a_question_that_failed_holds_nobody_up(database: Database) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await database.ask(fail)
+    assert await database.run(threading.get_ident) != threading.get_ident()
+
+
 @pytest.mark.parametrize("way", ["run", "read"])
 @pytest.mark.asyncio
 async def test_errors_come_back_from_the_thread(database: Database, way: str) -> None:
