@@ -30,13 +30,12 @@ class Accounts:
             expires = None if wanted.expires_after is None else now + wanted.expires_after
             ledger.grant(account, wanted.amount, wanted.memo, call.actor, expires)
             done = self._moved(ledger, account, "credits.grant", before)
-            if expires is not None:
-                lapse = (
-                    f"what is unused of {words.credits(wanted.amount)} lapses at {text(expires)}"
-                )
-                done.effects.append(words.info(lapse))
+            lapse = None if expires is None else text(expires)
+            if lapse is not None:
+                unused = f"what is unused of {words.credits(wanted.amount)} lapses at {lapse}"
+                done.effects.append(words.info(unused))
             done.effects = effects + done.effects
-            return _with(done, amount=wanted.amount, memo=wanted.memo, expires=expires)
+            return _with(done, amount=wanted.amount, memo=wanted.memo, expires=lapse)
 
         return self.desk.change(call, work)
 

@@ -188,6 +188,9 @@ function meaning(each) {
     const when = formatTime(ms(each.expires));
     more.push(past ? `what was not used lapsed ${when}` : `lapses ${when} if not used`);
   }
+  if (each.expires && each.kind === "hold") {
+    more.push(`from credits that lapse ${formatTime(ms(each.expires))}`);
+  }
   if (more.length) words.append(element("span", more.join("; "), "quiet detail"));
   return words;
 }
