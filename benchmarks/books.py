@@ -54,7 +54,6 @@ def main() -> None:
         begin = time.monotonic()
         _play(stage, service, book, options)
         seconds = time.monotonic() - begin
-        service.hub.stop()  # nothing is started any more, so nothing changes
         differences = _compare(stage, service, book)
         service.stop()
         books = audit(store.url)
@@ -101,12 +100,12 @@ def _compare(stage: Stage, service: RunningService, book: Book) -> list[str]:
     """What the service has that does not follow from what the clients were answered."""
     found: list[str] = []
     with AdminClient(service.url, stage.tokens["admin"]) as admin:
-        there = {each.id: each for each in admin.reservations(everybody=True)}
-        accounts = {
-            (each.kind, each.name): each
-            for kind in ("user", "group", "system")
-            for each in _accounts(admin, kind)
-        }
+        accounts = _accounts(admin)
+        while True:
+            there = {each.id: each for each in admin.reservations(everybody=True)}
+            before, accounts = accounts, _accounts(admin)
+            if accounts == before:
+                break  # no server or job has ended while all this was read
     for name in book.made.keys() ^ there.keys():
         found.append(f"reservation {name} is known to one side only")
     held = paid = 0
@@ -137,15 +136,17 @@ def _compare(stage: Stage, service: RunningService, book: Book) -> list[str]:
     return found
 
 
-def _accounts(admin: AdminClient, kind: str) -> list[AccountLine]:
+def _accounts(admin: AdminClient) -> dict[tuple[str, str], AccountLine]:
     found: list[AccountLine] = []
-    after = None
-    while True:
-        page = admin.all_accounts(kind=kind, limit=1000, after=after)
-        found += page.items
-        after = page.next
-        if after is None:
-            return found
+    for kind in ("user", "group", "system"):
+        after = None
+        while True:
+            page = admin.all_accounts(kind=kind, limit=1000, after=after)
+            found += page.items
+            after = page.next
+            if after is None:
+                break
+    return {(each.kind, each.name): each for each in found}
 
 
 def _report(
