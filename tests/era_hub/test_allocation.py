@@ -362,7 +362,7 @@ def submit(hub: RunningHub, user: str, minutes: int = 10) -> models.Job:
     return job
 
 
-# What runs is a file, with the command that started it inside.
+# What runs is a file, with the command that started it inside. It appears with all it says.
 SCHEDULER = """#!{python}
 import pathlib, sys
 runs = pathlib.Path({folder!r}, "runs")
@@ -371,7 +371,8 @@ command, *words = sys.argv[1:]
 if command == "start":
     if words[1] == "bob":
         sys.exit("bob has no account here")
-    (runs / words[0]).write_text(" ".join(words[1:]))
+    (runs.parent / words[0]).write_text(" ".join(words[1:]))
+    (runs.parent / words[0]).rename(runs / words[0])
 elif command == "stop":
     (runs / words[0]).unlink(missing_ok=True)
 elif command == "list":
