@@ -32,6 +32,12 @@ ACCESS = f"access:services!service={SERVICE}"
 # What every user needs, and what their notebook's own token is given of it.
 USER_SCOPES = [ACCESS, "custom:era:bid"]
 SERVER_SCOPES = ["users:activity!user", "access:servers!server"]
+# How the hub shows the service and logs its visitors in.
+SHOWN = {
+    "display": True,
+    "oauth_no_confirm": True,
+    "oauth_client_allowed_scopes": ["custom:era:bid", "custom:era:admin"],
+}
 
 
 def setup(
@@ -49,7 +55,10 @@ def setup(
     """Add the market to a hub: service, scopes, roles and spawner.
 
     Call it last in ``jupyterhub_config.py``. What is configured there already is
-    kept: lists are extended, hooks chained, roles completed.
+    kept: lists are extended, hooks chained, roles completed. A service ``era`` that is
+    configured there with the `url` of what somebody else starts, as on Kubernetes, is
+    completed and not started by the hub; it has its own settings then, and `gpus`,
+    `port`, `config_file` and `options` are refused.
 
     Parameters
     ----------
@@ -84,16 +93,20 @@ def setup(
     >>> era_hub.setup(c)  # doctest: +SKIP
     """
     state = Path(state_dir).absolute()
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port = port or _usual_port(state, _ports_of_the_hub(c))
     if system_users is None:
         system_users = os.geteuid() == 0
-    token = secrets.token_hex(32)
 
-    _append(
-        c.JupyterHub, "services", _service(state, port, system_users, gpus, config_file, options)
-    )
-    _append(c.JupyterHub, "services", {"name": SPAWNER_SERVICE, "api_token": token})
+    service = _configured(c, SERVICE)
+    if service:
+        _check_external(service, gpus=gpus, port=port, config_file=config_file, options=options)
+    else:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        port = port or _usual_port(state, _ports_of_the_hub(c))
+        service = _managed(state, port, system_users, gpus, config_file, options)
+    _set_service(c, {**SHOWN, **service})
+    spawners = {"name": SPAWNER_SERVICE, "api_token": secrets.token_hex(32)}
+    spawners |= _configured(c, SPAWNER_SERVICE)
+    _set_service(c, spawners)
     scopes = {name: {"description": text} for name, text in CUSTOM_SCOPES.items()}
     c.JupyterHub.custom_scopes = {**_present(c.JupyterHub, "custom_scopes", {}), **scopes}
     _add_roles(c, admins)
@@ -102,13 +115,30 @@ def setup(
     c.Spawner.server_token_scopes = _with_market_scopes(
         _present(c.Spawner, "server_token_scopes", None)
     )
-    c.EraSpawnerMixin.era_url = f"http://127.0.0.1:{port}{_base_path(c)}services/{SERVICE}"
-    c.EraSpawnerMixin.era_token = token
+    address = service["url"].rstrip("/")
+    c.EraSpawnerMixin.era_url = f"{address}{_base_path(c)}services/{SERVICE}"
+    c.EraSpawnerMixin.era_token = spawners["api_token"]
     c.EraLocalSpawner.system_users = system_users
     c.EraLocalSpawner.home_root = str(state / "homes")
 
 
-def _service(
+def _configured(c: Any, name: str) -> dict[str, Any]:
+    """A service that the configuration has already; empty if it has none of that name."""
+    services = _present(c.JupyterHub, "services", [])
+    return dict(next((each for each in services if each["name"] == name), {}))
+
+
+def _check_external(service: Mapping[str, Any], **own: Any) -> None:
+    where = f"c.JupyterHub.services has a service {SERVICE!r} already"
+    given = sorted(name for name, value in own.items() if value is not None)
+    if given:
+        raise ValueError(f"{where}, with its own settings: {', '.join(given)} can't be set here")
+    for name in ("url", "api_token"):
+        if not service.get(name):
+            raise ValueError(f"{where}, but without {name!r}; or leave it to the hub to start it")
+
+
+def _managed(
     state: Path,
     port: int,
     system_users: bool,
@@ -129,11 +159,8 @@ def _service(
     command += [f"--{name}={value}" for name, value in {**settings, **(options or {})}.items()]
     return {
         "name": SERVICE,
-        "display": True,
         "url": f"http://127.0.0.1:{port}",
         "command": command,
-        "oauth_no_confirm": True,
-        "oauth_client_allowed_scopes": ["custom:era:bid", "custom:era:admin"],
     }
 
 
@@ -211,8 +238,11 @@ def _base_path(c: Any) -> str:
     return f"/{quote(unquote(path.strip('/')), safe='@/')}/" if path.strip("/") else "/"
 
 
-def _append(section: Any, name: str, item: Any) -> None:
-    setattr(section, name, [*_present(section, name, []), item])
+def _set_service(c: Any, service: dict[str, Any]) -> None:
+    """Add a service to the hub's, or put it in the place of its namesake."""
+    services = _present(c.JupyterHub, "services", [])
+    others = [each for each in services if each["name"] != service["name"]]
+    c.JupyterHub.services = [*others, service]
 
 
 def _ports_of_the_hub(c: Any) -> set[int]:

@@ -64,6 +64,14 @@ def plain(value: Any) -> str:
     return json.dumps(value, default=repr)
 
 
+def external(**more: Any) -> Config:
+    """A configuration with a service that somebody else starts."""
+    c = Config()
+    entry = {"name": "era", "url": "http://era-hub:8080", "api_token": "secret-token"} | more
+    c.JupyterHub.services = [{"name": "other"}, entry]
+    return c
+
+
 # -- an empty configuration ---------------------------------------------------
 
 
@@ -420,3 +428,44 @@ def test_misuse_is_found_at_once(positional: tuple[Any, ...], named: dict[str, A
 def test_admins_are_a_list_of_names() -> None:
     with pytest.raises(TypeError, match=r"admins must be a list of names, such as \['ann'\]"):
         era_hub.setup(Config(), admins="ann")
+
+
+# -- a service that somebody else starts ------------------------------------------
+
+
+def test_a_service_of_somebody_elses_is_completed_and_not_started() -> None:
+    c = external()
+    era_hub.setup(c, spawner="era-local")
+    found = service(c)
+    assert (found["url"], found["api_token"]) == ("http://era-hub:8080", "secret-token")
+    assert "command" not in found
+    assert found["oauth_client_allowed_scopes"] == ["custom:era:bid", "custom:era:admin"]
+    assert {each["name"] for each in c.JupyterHub.services} == {"other", "era", "era-spawner"}
+    assert role(c, "era-service")["services"] == ["era"]
+    assert c.EraSpawnerMixin.era_url == "http://era-hub:8080/services/era"
+    assert not Path("era").exists(), "the hub has nothing to store for it"
+
+
+def test_what_it_is_given_wins() -> None:
+    c = external(display=False, url="http://era-hub:8080/")
+    c.JupyterHub.base_url = "/jupyter/"
+    c.JupyterHub.services.append({"name": "era-spawner", "api_token": "of-the-spawner"})
+    era_hub.setup(c)
+    assert service(c)["display"] is False
+    assert c.EraSpawnerMixin.era_url == "http://era-hub:8080/jupyter/services/era"
+    assert c.EraSpawnerMixin.era_token == "of-the-spawner"
+    assert service(c, "era-spawner")["api_token"] == "of-the-spawner"
+
+
+@pytest.mark.parametrize(
+    "named", [{"gpus": 2}, {"port": 1}, {"config_file": "x.py"}, {"options": {}}]
+)
+def test_its_settings_are_its_own(named: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(named))} can't be set here"):
+        era_hub.setup(external(), **named)
+
+
+@pytest.mark.parametrize("missing", ["url", "api_token"])
+def test_it_must_be_complete(missing: str) -> None:
+    with pytest.raises(ValueError, match=f"without '{missing}'"):
+        era_hub.setup(external(**{missing: None}))
