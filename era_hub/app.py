@@ -168,6 +168,12 @@ class EraHub(Application):
         "reads them, save the sums of what was bid.",
     ).tag(config=True)
 
+    admins_see_bids = Bool(
+        False,
+        help="Whether the market's admins see what each bid would have paid at most. By default "
+        "they see sums over several bids.",
+    ).tag(config=True)
+
     address = Unicode(
         help="URL at which other replicas on the same PostgreSQL reach this one, such as "
         "http://10.0.0.5:10101; default: where the service listens. They pass on to it what "
@@ -332,6 +338,7 @@ class EraHub(Application):
             openapi=document(ROUTES, root),
             prefix=prefix,
             authenticate_prometheus=self.authenticate_prometheus,
+            admins_see_bids=self.admins_see_bids,
             default_handler_class=NotFoundHandler,
             cookie_secret=common_secret("cookies"),
             log_function=self._log_request,

@@ -364,6 +364,8 @@ class ApiHandler(Handler):
             return reservation
         if caller is None or not caller.sees_everybody:
             raise NotFound(f"there is no reservation {reservation.id!r}")
+        if caller.may(Scope.ADMIN) and self.settings["admins_see_bids"]:
+            return reservation
         return reservation.model_copy(update={"value": None})
 
     async def own(self, reservation_id: str) -> models.Reservation:
@@ -439,6 +441,8 @@ class ApiHandler(Handler):
             self.set_header(NOT_LEADING, "1")
         if status == 401:
             self.set_header("WWW-Authenticate", "Bearer")
+        if status == 405:
+            self.set_header("Allow", ", ".join(_allowed(type(self))))
         if self.request.method not in self.SUPPORTED_METHODS:
             # Tornado answers before the body is read, and hangs up.
             self.set_header("Connection", "close")
@@ -459,6 +463,17 @@ class NotFoundHandler(ApiHandler):
         raise Problem(404, f"there is no endpoint {self.request.path[:200]}; see openapi.json")
 
     get = head = post = put = patch = delete = options = _missing
+
+
+def methods(handler: type[ApiHandler]) -> dict[str, Endpoint]:
+    """A handler's endpoints by method of HTTP."""
+    found = {name: getattr(handler, name) for name in ("get", "post", "put", "patch", "delete")}
+    return {name: each.endpoint for name, each in found.items() if hasattr(each, "endpoint")}
+
+
+def _allowed(handler: type[ApiHandler]) -> list[str]:
+    own = [name.upper() for name in methods(handler)]
+    return [*own, "HEAD"] if "GET" in own else own
 
 
 def _ours(error: HTTPError) -> bool:

@@ -9,12 +9,11 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from .. import __version__, models
-from .base import JSON, ApiHandler, Endpoint
+from .base import JSON, ApiHandler, Endpoint, methods
 from .events import STREAM
 from .versions import VersionedHandler
 
 REF = "#/components/schemas/{model}"
-METHODS = ("get", "post", "put", "patch", "delete")
 PROBLEMS = {
     400: "Path or query are not UTF-8",
     401: "No login, or one that has ended",
@@ -54,10 +53,9 @@ def document(routes: list[tuple[str, type[ApiHandler]]], server: str) -> dict[st
         URL path of the API's root.
     """
     endpoints = [
-        (path, method, getattr(handler, method).endpoint)
+        (path, method, each)
         for path, handler in routes
-        for method in METHODS
-        if hasattr(getattr(handler, method), "endpoint")
+        for method, each in methods(handler).items()
     ]
     handlers, paths = dict(routes), dict[str, Any]()
     for path, method, each in endpoints:

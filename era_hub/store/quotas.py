@@ -211,14 +211,14 @@ class Quotas:
             yield Refusal("configurations", limits.configurations, None, text)
         if limits.longest is not None and length > limits.longest:
             text = (
-                f"longest: at most {hours(limits.longest)} hours in one reservation for {whose}, "
-                f"{hours(length)} asked"
+                f"longest: at most {hours(limits.longest)} h in one reservation for {whose}, "
+                f"{hours(length)} h asked"
             )
             yield Refusal("longest", limits.longest, limits.longest, text)
         if limits.horizon is not None and wanted.end > now + limits.horizon:
             until = clock_time(now + limits.horizon)
             text = (
-                f"horizon: at most {hours(limits.horizon)} hours ahead for {whose}, "
+                f"horizon: at most {hours(limits.horizon)} h ahead for {whose}, "
                 f"that is until {until} UTC; this ends at {clock_time(wanted.end)} UTC"
             )
             yield Refusal("horizon", limits.horizon, limits.horizon, text)
@@ -250,9 +250,9 @@ class Quotas:
         if used + asked > most:
             left = max(most - used, 0)
             text = (
-                f"gpu_seconds: at most {hours(most)} GPU-hours in {hours(period)} hours for "
-                f"{scope.whose}, {hours(left)} are left from {clock_time(begin)} to "
-                f"{clock_time(begin + period)} UTC, {hours(asked)} asked"
+                f"gpu_seconds: at most {hours(most)} GPU-hours in {hours(period)} h for "
+                f"{scope.whose}, {hours(left) if left else 'none'} left from "
+                f"{clock_time(begin)} to {clock_time(begin + period)} UTC, {hours(asked)} asked"
             )
             yield Refusal("gpu_seconds", most, left, text)
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ..models import format_credits
 from .tables import Maintenance, PoolSettings
 from .versions import Missing, expect, remove, store
 
@@ -40,7 +41,10 @@ class Settings:
         if price_floor is not None and price_floor < 0:
             raise ValueError(f"price_floor must be at least 0; got {price_floor}")
         if price_ceiling is not None and price_ceiling < (price_floor or 0):
-            raise ValueError(f"price_ceiling {price_ceiling} is below price_floor {price_floor}")
+            ceiling, floor = format_credits(price_ceiling), format_credits(price_floor or 0)
+            raise ValueError(
+                f"price_ceiling: {ceiling} credits are below the price floor of {floor}"
+            )
         if held_back < 0:
             raise ValueError(f"held_back must be at least 0; got {held_back}")
         row = self.session.get(PoolSettings, pool)

@@ -47,6 +47,18 @@ def bid(
     return found
 
 
+# -- bids -----------------------------------------------------------------------------
+
+
+def test_a_site_may_let_its_admins_see_bids_and_nobody_else(hub: RunningHub) -> None:
+    token = hub.user_token("ann")
+    path = f"reservations/{bid(hub, token, VALUE)['reservation']['id']}"
+    callers = {"owner": token, "admin": hub.user_token("admin"), "spawner": hub.spawner_token}
+    seen = {role: get(hub, path, each).json()["value"] for role, each in callers.items()}
+    assert seen == {"owner": VALUE, "admin": VALUE, "spawner": None}
+    assert get(hub, path, hub.user_token("anna")).status_code == 404
+
+
 # -- metrics --------------------------------------------------------------------------
 
 
@@ -231,7 +243,9 @@ def test_head_is_get_without_the_body(hub: RunningHub) -> None:
             assert head.status_code == got.status_code
             assert head.content == b""
             assert head.headers["Content-Length"] == got.headers["Content-Length"]
-        assert client.head("quotes").status_code == 405
+        refused = client.head("quotes")
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+        assert client.delete("market").headers["Allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize("path", ["version", "account", "nothing", "metrics"])

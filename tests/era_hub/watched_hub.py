@@ -1,4 +1,4 @@
-"""A running hub whose service writes JSON logs and is short of patience, and its streams."""
+"""A running hub that shows its admins much and is short of patience, and its streams."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.running_hub import FAST, RunningHub
 OPTIONS = FAST | {
     "EraHub.log_format": "json",
     "EraHub.log_level": "DEBUG",
+    "EraHub.admins_see_bids": True,
     "EraHub.keepalive": 0.3,
     "EraHub.login_check": 0.5,
     "EraHub.event_streams": 2,

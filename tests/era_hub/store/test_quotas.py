@@ -183,7 +183,7 @@ def test_hours_are_those_that_start_in_the_same_period(session: Session, quotas:
     (refusal,) = refused(session, 10, 13.5, 1)
     assert (refusal.limit, refusal.value, refusal.left) == ("gpu_seconds", 10 * HOUR, 3 * HOUR)
     assert str(refusal) == (
-        "gpu_seconds: at most 10 GPU-hours in 168 hours for ann, 3 are left "
+        "gpu_seconds: at most 10 GPU-hours in 168 h for ann, 3 left "
         "from 2027-01-11 00:00 to 2027-01-18 00:00 UTC, 3.5 asked"
     )
     assert refused(session, 10, 13, 1) == []
@@ -224,7 +224,7 @@ def test_the_longest_reservation(session: Session, quotas: Quotas) -> None:
     quotas.set("user", "ann", longest=8 * HOUR)
     assert refused(session, 1, 9) == []
     (refusal,) = refused(session, 1, 13)
-    assert str(refusal) == "longest: at most 8 hours in one reservation for ann, 12 asked"
+    assert str(refusal) == "longest: at most 8 h in one reservation for ann, 12 h asked"
 
 
 def test_how_far_ahead(session: Session, quotas: Quotas) -> None:
@@ -275,7 +275,7 @@ def test_a_group_is_limited_in_sum(session: Session, quotas: Quotas) -> None:
     assert refused(session, 0, 2, 1, group="lab") == []
     assert [str(each).split(",")[0] for each in refused(session, 0, 2, 2, group="lab")] == [
         "gpus: at most 4 GPUs at once for group lab",
-        "gpu_seconds: at most 8 GPU-hours in 168 hours for group lab",
+        "gpu_seconds: at most 8 GPU-hours in 168 h for group lab",
     ]
 
 
