@@ -1,18 +1,21 @@
 """The cloud seam: what the reconciler asks of whatever runs the jobs.
 
-A cloud knows GPUs and processes, not money: it is told what to start and when
-to end it, and says what has become of it. `EraHub.cloud_class` names the
-implementation; each passes ``tests/era_hub/test_clouds.py``.
+A cloud knows nodes and processes, not money: it says what there is, is told what
+to start and when to end it, and says what has become of it. `EraHub.cloud_class`
+names the implementation; each passes ``tests/era_hub/test_clouds.py``.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from traitlets.config import LoggingConfigurable
+
+GPU = "nvidia.com/gpu"
+"""Name of the resource in Kubernetes notation."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,25 @@ class Gpu:
 
     index: int
     name: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the pool, and what the market may sell of it.
+
+    Attributes
+    ----------
+    name : str
+    resources : mapping of str to str
+        In Kubernetes notation; what others take of it is not in there.
+    open : bool
+        Whether anything may start on it. What runs on a node that is closed (cordoned)
+        goes on to its end.
+    """
+
+    name: str
+    resources: Mapping[str, str]
+    open: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,11 +62,21 @@ class JobSpec:
     environment : mapping of str to str
         Set by the user; the cloud's own variables win.
     gpus : tuple of int
-        Indices of the GPUs the job owns; empty for none.
+        Indices of the GPUs the job owns; empty for none, and where the cloud's nodes
+        number theirs themselves.
     end : int
-        UTC seconds at which the reservation ends and the job is killed.
+        UTC seconds at which this run ends and the job is killed.
     grace : int
         Seconds before `end` at which the job gets SIGTERM.
+    run : int
+        How often the job was started before. A job that goes on in a later run finds
+        what it has written in the earlier ones.
+    nodes : tuple of str
+        The node of each of the job's bundles; as many processes or pods make up the job.
+    resources : mapping of str to str
+        What each bundle is promised, in Kubernetes notation.
+    configuration : str
+        Name of the bundle.
     """
 
     id: str
@@ -55,6 +87,10 @@ class JobSpec:
     grace: int
     files: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    run: int = 0
+    nodes: tuple[str, ...] = ()
+    resources: Mapping[str, str] = field(default_factory=dict)
+    configuration: str = ""
 
 
 class Phase(StrEnum):
@@ -75,11 +111,17 @@ class JobStatus:
     exit_code : int or None
         Of the command; negative for a signal; None while running or if unknown.
     timed_out : bool
-        Whether it was stopped because its reservation ended.
+        Whether it was stopped because its time was over.
     message : str
-        In plain words, e.g. ``killed by signal 9 (out of memory?)``.
+        In plain words, e.g. ``killed by signal 9 (out of memory?)``. Of a running job:
+        what it waits for, empty for nothing.
     end : int or None
         When a running job will be ended, UTC seconds; None if it can't be told.
+    run : int
+        Which run this is about: the latest one.
+    lost : bool
+        Whether it has ended through no fault of its own: its node died, or somebody
+        else deleted it.
     """
 
     phase: Phase
@@ -87,6 +129,8 @@ class JobStatus:
     timed_out: bool = False
     message: str = ""
     end: int | None = None
+    run: int = 0
+    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,12 +150,35 @@ class Workload:
 
 
 class Cloud(LoggingConfigurable):
-    """Runs jobs. Every method is idempotent: the reconciler may repeat any call."""
+    """Runs jobs. Every method is idempotent: the reconciler may repeat any call.
+
+    Attributes
+    ----------
+    changed : callable
+        Called, on the event loop, when nodes or jobs may have changed. Whoever uses the
+        cloud sets it; clouds that can't tell leave it alone, and are asked.
+    """
+
+    changed: Callable[[], None] = staticmethod(lambda: None)
+
+    async def open(self) -> None:
+        """Find out what there is; awaited before anything else is asked.
+
+        Raises
+        ------
+        CloudError
+            If that can't be found out.
+        """
 
     @property
     @abstractmethod
-    def gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs of the pool."""
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that are well, by name; those that are lost are left out."""
+
+    @property
+    def gpus(self) -> tuple[Gpu, ...] | None:
+        """The GPUs of the pool by index; None where each node numbers its own."""
+        return None
 
     @property
     @abstractmethod
@@ -120,12 +187,13 @@ class Cloud(LoggingConfigurable):
 
     @abstractmethod
     async def start(self, spec: JobSpec) -> str:
-        """Start a job unless it was started before; return its directory.
+        """Start a run of a job unless it was started before; return the job's directory.
 
         Raises
         ------
         CloudError
-            If the job can't be started, in words for its owner.
+            If the job can't be started, in words for its owner; also while an earlier
+            run has not ended.
         """
 
     @abstractmethod

@@ -12,13 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import psutil
@@ -26,8 +25,20 @@ from traitlets import Bool, Integer, Unicode, default
 
 from era_hub.client.paths import user_home
 from era_hub.clouds import runner
-from era_hub.clouds.base import Cloud, CloudError, Gpu, JobSpec, JobStatus, Phase, Workload
+from era_hub.clouds.base import (
+    GPU,
+    Cloud,
+    CloudError,
+    Gpu,
+    JobSpec,
+    JobStatus,
+    Node,
+    Phase,
+    Workload,
+)
 from era_hub.clouds.gpus import Detected, detect
+from era_hub.clouds.orders import check, checked_id, promise
+from era_pricing.inventory import POOL
 
 JOBS = "era-jobs"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -46,6 +57,13 @@ class Account:
     home: Path
     shell: str = "/bin/sh"
     switch: dict[str, Any] = field(default_factory=dict)
+
+
+class Started(NamedTuple):
+    """A job that runs here as far as is known: what `close` may have to stop."""
+
+    user: str
+    run: int
 
 
 class LocalCloud(Cloud):
@@ -108,7 +126,7 @@ class LocalCloud(Cloud):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._running: dict[str, str] = {}  # users by job: what `close` may have to stop
+        self._running: dict[str, Started] = {}  # by job
 
     @cached_property
     def _detected(self) -> Detected:
@@ -117,6 +135,11 @@ class LocalCloud(Cloud):
             kind = "simulated" if detected.simulated else "real"
             self.log.warning("%d %s GPUs: %s", len(detected.gpus), kind, detected.reason)
         return detected
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """This machine, which is all of the pool."""
+        return (Node(POOL, {GPU: str(len(self.gpus))}),)
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -164,7 +187,7 @@ class LocalCloud(Cloud):
         if not self.stop_on_exit:
             return
         for number, seconds in ((signal.SIGTERM, CLOSE_SECONDS), (signal.SIGINT, 5.0)):
-            for job_id, user in list(self._running.items()):
+            for job_id, (user, _) in list(self._running.items()):
                 with suppress(CloudError):
                     await asyncio.to_thread(self._signal, job_id, user, number)
             give_up = time.monotonic() + seconds
@@ -172,7 +195,7 @@ class LocalCloud(Cloud):
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _any_running(self) -> bool:
-        for job_id, user in list(self._running.items()):
+        for job_id, (user, _) in list(self._running.items()):
             with suppress(CloudError):  # an account that is gone has nothing to stop
                 if (await self.status(job_id, user)).phase is Phase.RUNNING:
                     return True
@@ -199,24 +222,26 @@ class LocalCloud(Cloud):
 
     def _start(self, spec: JobSpec) -> str:
         account = self._account(spec.user)
-        directory = account.home / JOBS / _checked_id(spec.id)
+        directory = account.home / JOBS / checked_id(spec.id)
+        record = _read_record(account, spec.id)
         # Remembered besides, as a user may delete the directory of a running job.
-        if spec.id not in self._running and _read_record(account, spec.id) is None:
+        known = self._running.get(spec.id)
+        latest = max(record.run if record else -1, known.run if known else -1)
+        if latest < spec.run:
             self._check(spec)
+            if record and record.phase == Phase.RUNNING and _alive(record, account.uid):
+                raise CloudError("the job still runs")
+            if latest >= 0:
+                _kill_leftovers(spec.id, account.uid)
             self._launch(account, spec, directory)
-        self._running[spec.id] = spec.user
+            latest = spec.run
+        self._running[spec.id] = Started(spec.user, latest)
         return str(directory)
 
     def _check(self, spec: JobSpec) -> None:
-        if not spec.command:
-            raise CloudError("the job has no command")
-        if spec.end <= time.time():
-            raise CloudError("the reservation has ended already")
+        check(spec)
         if missing := set(spec.gpus) - {gpu.index for gpu in self.gpus}:
             raise CloudError(f"this machine has no GPU {min(missing)}")
-        for name in spec.files:
-            if "/" in name or "\0" in name or name in ("", ".", "..", runner.LOG, runner.STATE):
-                raise CloudError(f"{name!r} can't be the name of a job's file")
 
     def _launch(self, account: Account, spec: JobSpec, directory: Path) -> None:
         """Start a runner, hand it the order and wait for its answer."""
@@ -227,6 +252,7 @@ class LocalCloud(Cloud):
             environment=self._environment(account, spec, directory),
             end=spec.end,
             grace=spec.grace,
+            run=spec.run,
         )
         self._run(account, [spec.id], asdict(order))
 
@@ -282,10 +308,8 @@ class LocalCloud(Cloud):
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "CUDA_VISIBLE_DEVICES": gpus,
             "NVIDIA_VISIBLE_DEVICES": gpus or "none",
-            "ERA_JOB_ID": spec.id,
+            **promise(spec),
             "ERA_GPUS": gpus,
-            "ERA_END": datetime.fromtimestamp(spec.end, UTC).isoformat(),
-            "ERA_END_EPOCH": str(spec.end),
             "ERA_DIRECTORY": str(directory),
         }
 
@@ -296,15 +320,21 @@ class LocalCloud(Cloud):
             return JobStatus(Phase.UNKNOWN)
         if record.phase == Phase.RUNNING:
             if _alive(record, account.uid):
-                self._running[job_id] = user
-                return JobStatus(Phase.RUNNING, end=record.end)
+                self._running[job_id] = Started(user, record.run)
+                return JobStatus(Phase.RUNNING, end=record.end, run=record.run)
             # It may have written the end between the look at the file and at the process.
             record = _read_record(account, job_id) or record
         _kill_leftovers(job_id, account.uid)
         self._running.pop(job_id, None)
+        if record.phase == Phase.RUNNING and _before_boot(account, job_id):
+            message = "this machine was restarted"
+            return JobStatus(Phase.ENDED, message=message, run=record.run, lost=True)
         if record.phase == Phase.RUNNING:
-            return JobStatus(Phase.ENDED, message="the job's supervisor was killed")
-        return JobStatus(Phase.ENDED, record.exit_code, record.timed_out, record.message)
+            message = "the job's supervisor was killed"
+            return JobStatus(Phase.ENDED, message=message, run=record.run)
+        return JobStatus(
+            Phase.ENDED, record.exit_code, record.timed_out, record.message, run=record.run
+        )
 
     def _signal(self, job_id: str, user: str, number: signal.Signals) -> None:
         account = self._account(user)
@@ -319,14 +349,6 @@ class LocalCloud(Cloud):
     def _read_log(self, job_id: str, user: str, offset: int, limit: int) -> bytes:
         limit = max(0, min(limit, MAX_LOG_READ))
         return _read_owned(self._account(user), job_id, (runner.LOG,), offset, limit) or b""
-
-
-def _checked_id(job_id: str) -> str:
-    """The id, which becomes part of a path, if it is a UUID in its usual form."""
-    with suppress(ValueError, AttributeError, TypeError):
-        if str(uuid.UUID(job_id)) == job_id:
-            return job_id
-    raise CloudError("this is not the id of a job")
 
 
 def _converse(process: subprocess.Popen[bytes], order: bytes) -> str:
@@ -348,31 +370,51 @@ def _converse(process: subprocess.Popen[bytes], order: bytes) -> str:
         return f"the job's supervisor did not start: {last[:300] or 'no answer'}"
 
 
-def _read_owned(
-    account: Account, job_id: str, path: tuple[str, ...], offset: int, limit: int
-) -> bytes | None:
-    """Read a file of a job; None if it is missing or not what it should be.
+@contextmanager
+def _owned(account: Account, job_id: str, path: tuple[str, ...]) -> Iterator[int]:
+    """Open a file of a job for reading; OSError if it is missing or not what it should be.
 
     The user can put anything there while the service, perhaps as root, looks at it. No
     link is followed on the way, opening waits for nobody, and what is read is a file
     that belongs to the user: a hard link to someone else's does not.
     """
-    parts = (JOBS, _checked_id(job_id), *path)
+    parts = (JOBS, checked_id(job_id), *path)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with ExitStack() as stack:
-        try:
-            handle = os.open(account.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(account.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, handle)
+        for part in parts:
+            handle = os.open(part, flags, dir_fd=handle)
             stack.callback(os.close, handle)
-            for part in parts:
-                handle = os.open(part, flags, dir_fd=handle)
-                stack.callback(os.close, handle)
-            info = os.fstat(handle)
-            if not stat.S_ISREG(info.st_mode) or info.st_uid != account.uid:
-                return None
-            begin = offset if offset >= 0 else max(0, info.st_size + offset)
-            return os.pread(handle, limit, min(begin, info.st_size))
-        except OSError:
-            return None
+        info = os.fstat(handle)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != account.uid:
+            raise PermissionError("not a file of the user")
+        yield handle
+
+
+def _read_owned(
+    account: Account, job_id: str, path: tuple[str, ...], offset: int, limit: int
+) -> bytes | None:
+    """Read a file of a job; None if it is missing or not what it should be."""
+    try:
+        with _owned(account, job_id, path) as handle:
+            size = os.fstat(handle).st_size
+            begin = offset if offset >= 0 else max(0, size + offset)
+            return os.pread(handle, limit, min(begin, size))
+    except OSError:
+        return None
+
+
+def _before_boot(account: Account, job_id: str) -> bool:
+    """Whether the record of a job was last written before this machine started.
+
+    That time is the file system's, which users can't set; the record itself they can.
+    """
+    try:
+        with _owned(account, job_id, (runner.STATE, runner.STATUS)) as handle:
+            return os.fstat(handle).st_ctime < psutil.boot_time()
+    except OSError:
+        return False
 
 
 def _read_record(account: Account, job_id: str) -> runner.Record | None:
@@ -400,6 +442,8 @@ def _plausible(record: runner.Record) -> bool:
         and (code is None or (type(code) is int and -128 < code < 256))
         and record.message.isprintable()
         and (end is None or type(end) is int)
+        and type(record.run) is int
+        and record.run >= 0
     )
 
 
@@ -421,7 +465,7 @@ def _processes_of_jobs() -> list[Workload]:
             supervises = len(words) == 4 and words[2] == runner.__file__
             job_id = words[3] if supervises else process.environ().get("ERA_JOB_ID", "")
             with suppress(CloudError):
-                found.append(Workload(_checked_id(job_id), f"process {process.pid}"))
+                found.append(Workload(checked_id(job_id), f"process {process.pid}"))
     return found
 
 

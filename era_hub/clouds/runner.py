@@ -3,7 +3,8 @@
 The cloud starts ``runner.py`` with an order in JSON on its standard input. The
 runner claims the job's directory, starts the command, and ends it in time even
 if the service is dead by then. What became of the job is in
-``<directory>/.era/status.json``.
+``<directory>/.era/status.json``. A job may be started again when it has ended: the
+later run claims the same directory, and ``.era-0`` and so on keep what was there.
 
 The cloud speaks to a runner by signals: SIGTERM asks it to stop the job with its
 grace, SIGINT to kill it at once. A later end is written to ``<directory>/.era/end``
@@ -30,6 +31,7 @@ import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 LOG = "log"
 STATE = ".era"
@@ -42,11 +44,15 @@ LEFTOVER_GRACE = 5.0  # seconds for what still runs when the command has ended
 KILL_AGAIN = 0.1  # seconds until what SIGKILL did not reach is looked for again
 NAP = 5.0  # longest sleep: the wall clock may jump, and stands still in suspended machines
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # exit codes as in a shell
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)  # what renaming a folder to a name in use says
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run. `end` is in UTC seconds, `grace` in seconds."""
+    """What to run. `end` is in UTC seconds, `grace` in seconds.
+
+    In a later `run` than 0, files that are still there are left as they are.
+    """
 
     directory: str
     command: list[str]
@@ -54,6 +60,7 @@ class Order:
     environment: dict[str, str]
     end: int
     grace: int
+    run: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Record:
     timed_out: bool = False
     message: str = ""
     end: int | None = None
+    run: int = 0
 
 
 def process_birth(pid: int) -> str | None:
@@ -161,8 +169,8 @@ def read_end(folder: Path) -> int:
         return 0
 
 
-def claim(directory: Path, end: int) -> bool:
-    """Take the job's directory; False if another runner had it before.
+def claim(directory: Path, end: int, run: int = 0) -> bool:
+    """Take the job's directory for a run; False if another runner did so before.
 
     The state folder is made under another name and moved: whoever comes second finds
     it with a status inside, however early the first one died.
@@ -174,18 +182,48 @@ def claim(directory: Path, end: int) -> bool:
             raise OSError(errno.ELOOP, "may not be a symbolic link", str(path))
     directory.chmod(0o700)
     pid = os.getpid()
-    new = directory / f"{STATE}-{pid}"
+    new = directory / f"{STATE}-new-{pid}"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        save(new, Record(pid, process_birth(pid) or "", end=end))
+        save(new, Record(pid, process_birth(pid) or "", end=end, run=run))
+        _set_aside(directory, run)
         new.rename(directory / STATE)
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return False
-        raise
+        if error.errno not in TAKEN:
+            raise
+        if _recorded_run(directory) < run:
+            # It is no runner that took this name: the job can't be started again.
+            raise OSError(errno.EEXIST, "is in the way", str(directory / STATE)) from None
+        return False
     return True
+
+
+def _set_aside(directory: Path, run: int) -> None:
+    """Keep the state of an earlier run under another name, unless somebody did so before.
+
+    Only one of several runners can move it: the name it gets is taken from then on.
+    """
+    earlier = _recorded_run(directory)
+    if 0 <= earlier < run:
+        try:
+            (directory / STATE).rename(directory / f"{STATE}-{earlier}")
+        except OSError as error:
+            if error.errno not in (*TAKEN, errno.ENOENT):
+                raise
+
+
+def _recorded_run(directory: Path) -> int:
+    """The run whose state is in the directory; -1 if there is none."""
+    state = directory / STATE
+    if not state.is_dir():
+        return -1
+    try:
+        with (state / STATUS).open("rb") as file:
+            return max(0, int(json.loads(file.read(STATUS_SIZE))["run"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return 0  # damaged, but of a run all the same
 
 
 class Supervisor:
@@ -220,7 +258,9 @@ class Supervisor:
         """Write the files and start the command; what fails becomes the job's end."""
         try:
             for name, text in self.order.files.items():
-                (self.directory / name).write_text(text, encoding="utf-8", newline="")
+                path = self.directory / name
+                if not (self.order.run and path.exists()):
+                    path.write_text(text, encoding="utf-8", newline="")
             log = os.open(self.directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except (OSError, ValueError) as error:
             self.message = f"the job's files could not be written: {error}"
@@ -305,10 +345,9 @@ class Supervisor:
         end = read_end(folder)
         if self.order.end < end < 1 << 53:
             self.order = replace(self.order, end=end)
-            pid = os.getpid()
             # Without its directory nobody can be told; the time is the job's all the same.
             with contextlib.suppress(OSError):
-                save(folder, Record(pid, process_birth(pid) or "", end=end))
+                save(folder, self._record(end=end))
 
     def _terminate(self, grace: float) -> None:
         self._terminated = True
@@ -330,11 +369,16 @@ class Supervisor:
         """Write how the job ended."""
         message = (self.message or describe(self.exit_code))[:300]
         message = "".join(letter if letter.isprintable() else "?" for letter in message)
-        pid, birth = os.getpid(), process_birth(os.getpid()) or ""
-        record = Record(pid, birth, "ended", self.exit_code, self.timed_out, message)
+        record = self._record(
+            phase="ended", exit_code=self.exit_code, timed_out=self.timed_out, message=message
+        )
         # Without its directory the job has lost its status too: nothing is left to do.
         with contextlib.suppress(OSError):
             save(self.directory / STATE, record)
+
+    def _record(self, **fields: Any) -> Record:
+        pid = os.getpid()
+        return Record(pid, process_birth(pid) or "", run=self.order.run, **fields)
 
 
 def describe(exit_code: int | None) -> str:
@@ -407,7 +451,7 @@ def main() -> int:
     _prepare()
     supervisor = Supervisor(order)
     try:
-        won = claim(supervisor.directory, order.end)
+        won = claim(supervisor.directory, order.end, order.run)
     except OSError as error:
         where = error.filename or supervisor.directory
         _answer(f"the job's directory can't be made: {error.strerror}: {where}")

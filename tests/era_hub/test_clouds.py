@@ -21,7 +21,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ import pytest_asyncio
 
 from era_hub.client.paths import user_home
 from era_hub.clouds import runner
-from era_hub.clouds.base import CloudError, JobSpec, JobStatus, Phase
+from era_hub.clouds.base import CloudError, JobSpec, JobStatus, Node, Phase
 from era_hub.clouds.local import CLOSE_SECONDS, LocalCloud
+from era_pricing.inventory import POOL
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds until a test that waits has failed
@@ -186,6 +187,15 @@ async def own(tmp_path: Path) -> AsyncIterator[World]:
     await made.cloud.close()
 
 
+# What there is
+
+
+def test_a_machine_is_one_node_with_all_its_gpus(tmp_path: Path) -> None:
+    cloud = LocalCloud(home_root=str(tmp_path), simulated_gpus=4)
+    assert cloud.nodes == (Node(POOL, {"nvidia.com/gpu": "4"}),)
+    assert [gpu.index for gpu in cloud.gpus] == [0, 1, 2, 3]
+
+
 # The life of a job
 
 
@@ -306,6 +316,7 @@ async def test_a_job_sees_its_gpus_and_its_end(world: World) -> None:
     assert seen["CUDA_VISIBLE_DEVICES"] == seen["NVIDIA_VISIBLE_DEVICES"] == "0,3"
     assert seen["ERA_GPUS"] == "0,3"
     assert seen["ERA_JOB_ID"] == spec.id
+    assert seen["ERA_RUN"] == "0"
     assert seen["ERA_DIRECTORY"] == str(world.directory(spec))
     assert seen["ERA_END_EPOCH"] == str(spec.end)
     assert seen["ERA_END"] == time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(spec.end))
@@ -701,6 +712,92 @@ async def test_a_restarted_service_finds_its_jobs(world: World) -> None:
     assert await world.log(spec) == "started\n"
 
 
+# Several runs
+
+
+COUNTING = """
+    import pathlib, sys
+    step = int(pathlib.Path("step.txt").read_text())
+    pathlib.Path("step.txt").write_text(str(step + 1))
+    print("step", step)
+    sys.exit(step)
+"""
+
+
+def later(spec: JobSpec, run: int) -> JobSpec:
+    return replace(spec, run=run)
+
+
+@pytest.mark.asyncio
+async def test_a_later_run_goes_on_where_the_earlier_one_was(world: World) -> None:
+    spec = world.script(COUNTING)
+    spec.files["step.txt"] = "0"
+    assert await world.run(spec) == JobStatus(Phase.ENDED, 0)
+    for run in (1, 2):
+        await world.cloud.start(later(spec, run))
+        status = await world.ended(spec)
+        assert (status.run, status.exit_code) == (run, run)
+    assert await world.log(spec) == "step 0\nstep 1\nstep 2\n"
+
+
+@pytest.mark.asyncio
+async def test_each_run_is_started_once(world: World) -> None:
+    spec = world.script("print('started')")
+    await world.run(spec)
+    clouds = [world.cloud, world.restarted()] * 3
+    await asyncio.gather(*(cloud.start(later(spec, 1)) for cloud in clouds))
+    assert (await world.ended(spec)).run == 1
+    for run in (0, 1):
+        await world.restarted().start(later(spec, run))
+    assert await world.status(spec) == JobStatus(Phase.ENDED, 0, run=1)
+    assert await world.log(spec) == "started\nstarted\n"
+
+
+@pytest.mark.asyncio
+async def test_no_run_starts_while_the_job_still_runs(world: World) -> None:
+    spec = world.script("import time; print('started'); time.sleep(60)")
+    await world.cloud.start(spec)
+    for cloud in (world.cloud, world.restarted()):
+        with pytest.raises(CloudError, match="still runs"):
+            await cloud.start(later(spec, 1))
+    assert await world.status(spec) == JobStatus(Phase.RUNNING, end=spec.end)
+
+
+@pytest.mark.asyncio
+async def test_more_time_is_for_the_run_that_gets_it(own: World) -> None:
+    spec = own.script("import sys, time; time.sleep(60)")
+    await own.cloud.start(spec)
+    await own.cloud.extend(spec.id, spec.user, spec.end + 60)
+    await knows(own, spec, spec.end + 60)
+    await own.cloud.stop(spec.id, spec.user)
+    await own.ended(spec)
+    await own.cloud.start(later(spec, 1))
+    assert await own.status(spec) == JobStatus(Phase.RUNNING, end=spec.end, run=1)
+
+
+@pytest.mark.asyncio
+async def test_what_is_in_the_way_of_a_later_run_is_told(own: World) -> None:
+    spec = own.script("")
+    await own.run(spec)
+    (own.directory(spec) / ".era-0/mine").mkdir(parents=True)
+    with pytest.raises(CloudError, match=r"is in the way: .*\.era"):
+        await own.cloud.start(later(spec, 1))
+    assert await own.status(spec) == JobStatus(Phase.ENDED, 0)
+
+
+@pytest.mark.asyncio
+async def test_a_restart_of_the_machine_is_not_the_jobs_fault(
+    own: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = own.script("import time; time.sleep(60)")
+    await own.cloud.start(spec)
+    os.kill(supervisor := own.record(spec)["pid"], signal.SIGKILL)
+    await gone(supervisor)
+    monkeypatch.setattr(psutil, "boot_time", lambda: time.time() + 1)
+    status = await own.status(spec)
+    assert status == JobStatus(Phase.ENDED, message="this machine was restarted", lost=True)
+
+
 @pytest.mark.asyncio
 async def test_a_killed_supervisor_leaves_nothing_behind(world: World) -> None:
     spec = world.script(STUBBORN)
@@ -803,6 +900,8 @@ async def test_jobs_may_not_lie_behind_a_link(own: World, tmp_path: Path) -> Non
         {"message": "\ud800"},
         {"message": None},
         {"end": "0"},
+        {"run": -1},
+        {"run": None},
         {"surplus": 1},
     ],
 )
@@ -881,6 +980,7 @@ async def test_bad_ids_are_refused(own: World, job_id: str) -> None:
         ({"files": {"/etc/passwd": ""}}, "name of a job's file"),
         ({"files": {"log": ""}}, "name of a job's file"),
         ({"files": {".era": ""}}, "name of a job's file"),
+        ({"files": {".era-0": ""}}, "name of a job's file"),
         ({"user": ""}, "home directory"),
     ],
 )
