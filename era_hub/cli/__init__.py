@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from .. import __version__
-from .accounts import accounts, changes, grant, grants, holders, overdraft, withdraw
+from .accounts import accounts, grant, grants, overdraft, withdraw
 from .audit import audit
 from .pool import capacity, maintenance
+from .records import changes, demand, holders
 from .rules import policy, quota
 from .shared import Commands
 
@@ -79,6 +80,7 @@ for command in (
     maintenance,
     accounts,
     holders,
+    demand,
     changes,
     audit,
 ):

@@ -1,8 +1,7 @@
-"""``era-hub grant|grants|withdraw|overdraft|accounts|holders|changes``."""
+"""``era-hub grant|grants|withdraw|overdraft|accounts``: who has which credits."""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -11,9 +10,7 @@ import click
 
 from .. import admin_models as models
 from . import shared
-from .shared import CREDITS, DURATION, MOMENT, Target, changing, connected
-
-NEXT = "There is more: say --limit, or --json and what it calls `next`."
+from .shared import CREDITS, DURATION, MOMENT, Target, changing, connected, paged
 
 
 @click.command()
@@ -234,7 +231,7 @@ def _grant(client: shared.AdminClient, grant_id: int) -> models.StandingGrant:
 @click.option("--group", is_flag=True, help="The name is that of a group.")
 @click.option("--search", default="", help="Only names that hold this.")
 @click.option("--below", type=CREDITS, help="Only balances below this.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@paged(100)
 def accounts(
     to: Target,
     name: str | None,
@@ -242,6 +239,7 @@ def accounts(
     search: str,
     below: int | None,
     limit: int,
+    onward: str | None,
 ) -> None:
     """All accounts with their balances, or with NAME the entries of one.
 
@@ -253,10 +251,15 @@ def accounts(
     """
     with to.connect() as client:
         if name is not None:
-            found = client.statement("group" if group else "user", name, limit=limit)
+            kind = "group" if group else "user"
+            found = client.statement(kind, name, limit=limit, before=onward)
             return shared.dump(found) if to.raw else _show_statement(found)
         page = client.all_accounts(
-            kind="group" if group else None, search=search or None, below=below, limit=limit
+            kind="group" if group else None,
+            search=search or None,
+            below=below,
+            limit=limit,
+            after=onward,
         )
     if to.raw:
         return shared.dump(page)
@@ -274,8 +277,7 @@ def accounts(
     ]
     head = ("", "name", ">balance", ">held", ">lapsing", ">overdraft", ">open reservations")
     shared.show_table(head, rows, "No accounts.")
-    if page.next:
-        click.echo(NEXT)
+    shared.tell_of_more(page.next)
     return None
 
 
@@ -291,86 +293,4 @@ def _show_statement(found: models.AdminStatement) -> None:
         for each in found.items
     ]
     shared.show_table(("when", ">credits", ">balance", "what"), rows, "No entries.")
-    if found.next:
-        click.echo(NEXT)
-
-
-@click.command()
-@connected
-@click.argument("user", required=False)
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
-def holders(to: Target, user: str | None, limit: int) -> None:
-    """Who holds and waits for what. No bid's value is shown.
-
-    \b
-    Example:
-      era-hub holders
-    """
-    with to.connect() as client:
-        page = client.holders(user=user, limit=limit)
-    if to.raw:
-        return shared.dump(page)
-    rows = [
-        (
-            each.user,
-            each.configuration,
-            "waits" if each.waiting else each.state.value,
-            shared.moment(each.start),
-            shared.moment(each.end),
-            shared.money(each.price),
-            each.payer,
-            each.message,
-        )
-        for holder in page.items
-        for each in holder.reservations
-    ]
-    head = ("user", "what", "state", "start", "end", ">credits", "payer", "")
-    shared.show_table(head, rows, "Nobody holds a reservation.")
-    if page.next:
-        click.echo(NEXT)
-    return None
-
-
-@click.command()
-@connected
-@click.option("--actor", help="Only what they changed, such as admin:ann.")
-@click.option("--subject", help="Only of this, such as user:bob or pool:local.")
-@click.option("--action", help="Only this, such as quota.set.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-def changes(
-    to: Target,
-    actor: str | None,
-    subject: str | None,
-    action: str | None,
-    limit: int,
-) -> None:
-    """What admins changed, newest first: the audit log.
-
-    \b
-    Example:
-      era-hub changes --subject user:ann
-    """
-    with to.connect() as client:
-        page = client.audit_log(actor=actor, subject=subject, action=action, limit=limit)
-    if to.raw:
-        return shared.dump(page)
-    rows = [
-        (
-            shared.moment(each.at),
-            each.actor,
-            each.action,
-            each.subject,
-            _short(each.before),
-            _short(each.after),
-        )
-        for each in page.items
-    ]
-    head = ("when", "who", "what", "of", "before", "after")
-    shared.show_table(head, rows, "No changes.")
-    if page.next:
-        click.echo(NEXT)
-    return None
-
-
-def _short(state: dict[str, Any] | None) -> str:
-    return "" if state is None else json.dumps(state, ensure_ascii=False)
+    shared.tell_of_more(found.next)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,26 @@ def changing(function: Command) -> Command:
     return command
 
 
+def paged(most: int) -> Callable[[Command], Command]:
+    """Options of lists that come in parts: `limit` of so many, and `onward`."""
+
+    def decorate(function: Command) -> Command:
+        onward = click.option(
+            "--next", "onward", help="Go on where the part before ended: what it calls `next`."
+        )
+        limit = click.option(
+            "--limit",
+            type=click.IntRange(1, 1000),
+            default=most,
+            show_default=True,
+            help="At most so many.",
+        )
+        command: Command = limit(onward(function))
+        return command
+
+    return decorate
+
+
 # -- changes ---------------------------------------------------------------------------------
 
 
@@ -164,7 +185,14 @@ def carry_out(to: Target, changes: Changes) -> None:
         for each in previews:
             show_effects(each, err=True)
         click.confirm("Do it?", abort=True, err=True)
-    report([change(False) for change in changes], to.raw)
+    done: list[AdminChange] = []
+    try:
+        for change in changes:
+            done.append(change(False))
+    finally:
+        # Also where one of several was refused: what is done is done.
+        if done:
+            report(done, to.raw)
 
 
 def report(done: Sequence[AdminChange], raw: bool) -> None:
@@ -212,6 +240,12 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -
         # Text, because a name could hold markup.
         table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
+
+
+def tell_of_more(onward: str | int | None) -> None:
+    """Say how to go on after a part of a list."""
+    if onward is not None:
+        click.echo(f"There is more: --next {shlex.quote(printable(str(onward)))} goes on.")
 
 
 def printable(text: str) -> str:

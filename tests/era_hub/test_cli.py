@@ -210,6 +210,36 @@ def test_what_was_changed_is_told(run: Run) -> None:
     assert run("holders").stdout.strip() == "Nobody holds a reservation."
 
 
+def test_of_several_changes_those_that_were_made_are_told(run: Run) -> None:
+    rich, poor = fresh_name(), fresh_name()
+    run("grant", rich, "--amount", "2", "--yes")
+    run("grant", poor, "--amount", "1", "--yes")
+    result = run("withdraw", rich, poor, "--amount", "2", "--yes", "--json")
+    assert result.returncode == 1
+    assert [each["subject"] for each in json.loads(result.stdout)] == [f"user:{rich}"]
+    assert f"{poor} has 1.00 credits" in result.stderr
+
+
+def test_a_list_goes_on_where_its_part_ended(run: Run) -> None:
+    mark = uuid4().hex[:8]
+    names = [f"{mark}-a b", f"{mark}-c"]
+    answer(run("grant", *names, "--amount", "1", "--yes", "--json"))
+    part = run("accounts", "--search", mark, "--limit", "1").stdout
+    assert names[0] in part and names[1] not in part
+    # As it must be typed into a shell.
+    assert f"--next 'user:{names[0]}' goes on" in part
+    rest = run("accounts", "--search", mark, "--next", f"user:{names[0]}").stdout
+    assert names[0] not in rest and names[1] in rest and "--next" not in rest
+    (newest,) = answer(run("changes", "--limit", "1", "--json"))["items"]
+    older = answer(run("changes", "--next", str(newest["id"]), "--json"))["items"]
+    assert [newest["subject"], older[0]["subject"]] == [f"user:{name}" for name in names[::-1]]
+
+
+def test_demand_is_told_in_sums(run: Run) -> None:
+    assert answer(run("demand", "--days", "3", "--json"))["at_least"] > 1
+    assert run("demand").returncode == 0
+
+
 # -- who may, and where ---------------------------------------------------------------------
 
 
