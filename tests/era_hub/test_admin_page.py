@@ -111,7 +111,7 @@ def confirm(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-CREDITS = "Grant or withdraw credits, once"
+CREDITS = "Grant or withdraw credits, or allow an overdraft"
 
 
 @pytest.mark.browser
@@ -168,6 +168,7 @@ def test_a_lost_answer_does_not_grant_twice(hub: RunningHub, page: Page) -> None
         ("Grant", "1,000", "", "Credits: write credits as 2.50"),
         ("Grant", "5", "soon", "'soon' is not a duration"),
         ("Withdraw", "", "", "Credits: say how many"),
+        ("Allow to overdraw by", "5", "7d", "Lapse after: only what is granted lapses"),
     ],
 )
 def test_what_is_refused_is_said_beside_the_form(
@@ -185,6 +186,49 @@ def test_what_is_refused_is_said_beside_the_form(
     # What was typed stays, to be put right.
     expect(credits.get_by_label("Name")).to_have_value("ann")
     assert (balance(hub, "ann"), ask(hub, "audit")) == (before, audit)
+
+
+@pytest.mark.browser
+def test_an_overdraft_is_allowed_and_an_account_shows_its_entries(
+    hub: RunningHub, page: Page
+) -> None:
+    credits = form(page, CREDITS)
+    credits.get_by_label("What").select_option("Allow to overdraw by")
+    credits.get_by_label("Name").fill("ann")
+    credits.get_by_label("Credits").fill("7.5")
+    expect(preview(page, CREDITS)).to_contain_text("ann can spend")
+    confirm(page)
+    line = row(page, "accounts", "user ann").first
+    expect(line).to_contain_text("7.50")
+    expect(row(page, "audit", "overdraft.set").first).to_contain_text("overdraft: 0.00 → 7.50")
+    line.get_by_role("button", name="Entries").click()
+    expect(page.get_by_role("heading", name="Entries of user ann")).to_be_focused()
+    expect(row(page, "entries", "starting grant")).to_contain_text("100.00")
+
+
+@pytest.mark.browser
+def test_who_pays_is_set_changed_and_forgotten(hub: RunningHub, page: Page) -> None:
+    title = "Set who pays"
+    policy = form(page, title)
+    policy.get_by_label("Name").fill("lab/vision")
+    policy.get_by_label("Paid by the group").fill("lab/vision")
+    policy.get_by_label("Rank").fill("2")
+    expect(preview(page, title)).to_contain_text("paid by the group lab/vision")
+    confirm(page)
+    line = row(page, "policies", "members of lab/vision")
+    expect(line).to_contain_text("group lab/vision")
+
+    line.get_by_role("button", name="Change").click()
+    policy.get_by_label("Paid by the group").fill("")
+    preview(page, title)
+    confirm(page)
+    expect(line).to_contain_text("their own account")
+    [stored] = ask(hub, "policies")
+    assert (stored["pays"], stored["rank"], stored["version"]) == ("own", 2, 2)
+    line.get_by_role("button", name="Remove").click()
+    confirm(page)
+    expect(line).to_have_count(0)
+    assert ask(hub, "policies") == []
 
 
 @pytest.mark.browser
@@ -291,6 +335,11 @@ def test_who_holds_what_is_listed(hub: RunningHub, page: Page) -> None:
     line = row(page, "holders", "ann")
     line.get_by_text("1 reservation").click()
     expect(line.get_by_role("listitem")).to_contain_text("gpu-1")
+    # Today's bids in sums, of which none is shown by itself.
+    [today] = ask(hub, "demand?days=1")["days"]
+    told = [str(today["bids"]), str(today["declined"])]
+    assert page.locator("#demand tbody td").all_inner_texts()[1:3] == told
+    assert today["turned_away"] is None
 
 
 @pytest.mark.browser

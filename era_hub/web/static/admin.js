@@ -2,17 +2,13 @@
 /** The admins' page: lists what there is, and changes it once the effects were seen. */
 
 import { confirmed, durationText, micro, typed, whole, zoned } from "./forms.js";
-import { formatCredits, formatTime } from "./market.js";
-import { byId, call, element, ms, showProblem, span, table } from "./page.js";
+import { byId, call, element, showProblem, span, table } from "./page.js";
+import * as records from "./records.js";
+
+const { hours, money, owner, when } = records;
 
 /** @typedef {import("./forms.js").Change} Change */
 /** @typedef {(name: string) => string} Fields */
-
-const when = (/** @type {string | null} */ time) => (time ? formatTime(ms(time)) : "");
-const money = (/** @type {number | null} */ amount) => (amount === null ? "" : formatCredits(amount));
-/** @param {{kind: string, name: string}} each */
-const owner = ({ kind, name }) =>
-  kind === "everyone" ? "every user" : kind === "member" ? `each member of ${name}` : `${kind} ${name}`;
 
 // -- changes ---------------------------------------------------------------------------
 
@@ -129,7 +125,10 @@ changes("credits", (field) => {
   if (lapse) throw new Error("Lapse after: only what is granted lapses");
   // Without an amount the service takes all; here that must not come of an empty field.
   if (amount === null) throw new Error("Credits: say how many");
-  return { path: "admin/account/withdraw", body: { ...account, amount } };
+  if (field("what") === "withdraw") return { path: "admin/account/withdraw", body: { ...account, amount } };
+  if (account.memo) throw new Error("Memo: an overdraft has none");
+  const { kind, name } = account;
+  return { path: "admin/account/overdraft", body: { kind, name, overdraft: amount } };
 });
 
 changes("grant", (field) => ({
@@ -144,6 +143,20 @@ changes("grant", (field) => ({
     expires_after: orNull(field("expires_after")),
   },
 }));
+
+changes("policy", (field) => {
+  const group = field("pays").trim();
+  return {
+    path: "admin/policies",
+    body: {
+      kind: field("kind"),
+      name: field("name"),
+      version: Number(field("version")),
+      pays: group ? `group:${group}` : "own",
+      rank: whole(field("rank"), "Rank"),
+    },
+  };
+}, startAnew);
 
 changes("quota", (field) => {
   const hours = field("gpu_hours").trim();
@@ -163,7 +176,7 @@ changes("quota", (field) => {
       configurations: only.length ? only : null,
     },
   };
-}, resetQuota);
+}, startAnew);
 
 changes("pool", (field) => ({
   path: "admin/pool",
@@ -189,50 +202,6 @@ changes("window", (field) => ({
 
 // -- lists -----------------------------------------------------------------------------
 
-/**
- * A list that comes in parts: a button asks for the next one.
- *
- * @param {string} id of the list; its button's ends in -more
- * @param {() => string} path
- * @param {string} cursor what the next part is asked for with
- * @param {(items: any[]) => void} show
- */
-function partly(id, path, cursor, show) {
-  /** @type {any[]} */
-  let items = [];
-  let next = "";
-  const load = async (more = false) => {
-    const from = more ? `&${cursor}=${encodeURIComponent(next)}` : "";
-    const part = await call(path() + from);
-    items = more ? items.concat(part.items) : part.items;
-    next = String(part.next ?? "");
-    byId(`${id}-more`).hidden = part.next === null;
-    show(items);
-  };
-  byId(`${id}-more`).addEventListener("click", () => load(true).catch(showProblem));
-  return load;
-}
-
-/** @param {any[]} holders */
-function showHolders(holders) {
-  const rows = holders.map((each) => {
-    const lines = each.reservations.map((/** @type {any} */ one) => {
-      const state = one.waiting ? `waiting${one.message && `: ${one.message}`}` : one.state;
-      const payer = one.payer === "own" ? "" : `, paid by ${one.payer.replace(":", " ")}`;
-      return element("li", `${one.configuration}, ${span(one)}, ${state}${payer}`);
-    });
-    const list = element("ul");
-    list.append(...lines);
-    const count = each.reservations.length;
-    const details = element("details", element("summary", count === 1 ? "1 reservation" : `${count} reservations`));
-    details.append(list);
-    const numbers = [each.gpus_now, each.gpus_waiting, each.gpus_later].map(String);
-    return { cells: [each.user, ...numbers, money(each.held), details] };
-  });
-  const titles = ["User", "#GPUs now", "#Waiting", "#Later", "#Set aside", "What"];
-  table(byId("holders"), titles, rows, "Nobody has a reservation.");
-}
-
 /** @param {any[]} accounts */
 function showAccounts(accounts) {
   const rows = accounts.map((each) => ({
@@ -243,9 +212,10 @@ function showAccounts(accounts) {
       each.lapsing ? money(each.lapsing) : "",
       each.overdraft ? money(each.overdraft) : "",
       String(each.open_reservations),
+      button("Entries", owner(each), () => records.showEntries(each)),
     ],
   }));
-  const titles = ["Account", "#Balance", "#Set aside", "#Lapses", "#Overdraft", "#Reservations"];
+  const titles = ["Account", "#Balance", "#Set aside", "#Lapses", "#Overdraft", "#Reservations", ""];
   table(byId("accounts"), titles, rows, "No account of this name.");
 }
 
@@ -266,53 +236,84 @@ function showGrants(grants) {
   table(byId("grants"), titles, rows, "None.");
 }
 
+/**
+ * What can be done with a row that has a version.
+ *
+ * @param {string} list
+ * @param {string} whose
+ * @param {{kind: string, name: string, version: number}} row
+ * @param {() => void} edit
+ */
+function rowButtons(list, whose, { kind, name, version }, edit) {
+  const which = new URLSearchParams({ kind, name, version: String(version) });
+  const both = element("span", button("Change", whose, edit), "buttons");
+  both.append(endButton(list, "Remove", whose, `admin/${list}?${which}`));
+  return both;
+}
+
 /** @param {any[]} quotas */
 function showQuotas(quotas) {
-  const rows = quotas.map((each) => {
-    const row = new URLSearchParams({ kind: each.kind, name: each.name, version: each.version });
-    const both = element("span", button("Change", owner(each), () => fillQuota(each)), "buttons");
-    both.append(endButton("quotas", "Remove", owner(each), `admin/quotas?${row}`));
-    return {
-      cells: [
-        owner(each),
-        each.gpus === null ? "" : String(each.gpus),
-        each.gpu_seconds === null ? "" : `${hours(each.gpu_seconds)} in ${durationText(each.period)}`,
-        durationText(each.longest),
-        durationText(each.horizon),
-        each.configurations?.join(", ") ?? "",
-        both,
-      ],
-    };
-  });
+  const rows = quotas.map((each) => ({
+    cells: [
+      owner(each),
+      each.gpus === null ? "" : String(each.gpus),
+      each.gpu_seconds === null ? "" : `${hours(each.gpu_seconds)} in ${durationText(each.period)}`,
+      durationText(each.longest),
+      durationText(each.horizon),
+      each.configurations?.join(", ") ?? "",
+      rowButtons("quotas", owner(each), each, () => fillQuota(each)),
+    ],
+  }));
   const titles = ["For", "#GPUs at once", "#GPU-hours", "Longest", "Ahead", "Only", ""];
   table(byId("quotas"), titles, rows, "None: the market's prices alone decide.");
 }
 
-/** @param {number} seconds */
-const hours = (seconds) => String(Math.round(seconds / 36) / 100);
+/** @param {any[]} policies */
+function showPolicies(policies) {
+  const rows = policies.map((each) => {
+    const whose = each.kind === "group" ? `members of ${each.name}` : owner(each);
+    const buttons = rowButtons("policies", whose, each, () => fillPolicy(each));
+    return { cells: [whose, records.payer(each.pays ?? "own"), String(each.rank ?? ""), buttons] };
+  });
+  const titles = ["Bids of", "Paid by", "#Rank", ""];
+  table(byId("policies"), titles, rows, "None: each user's own account pays.");
+}
+
+/** @param {any} policy */
+function fillPolicy(policy) {
+  fill("policy", policy, { pays: (policy.pays ?? "").replace(/^(own|group:)/, ""), rank: String(policy.rank ?? "") });
+}
+
+/**
+ * Put a row into its form, to be changed.
+ *
+ * @param {string} id of the form
+ * @param {{kind: string, name: string, version: number}} row
+ * @param {Record<string, string>} texts
+ */
+function fill(id, row, texts) {
+  const form = formById(id);
+  for (const [name, text] of Object.entries({ kind: row.kind, ...texts })) input(form, name).value = text;
+  input(form, "kind").dispatchEvent(new Event("change"));
+  input(form, "name").value = row.name;
+  input(form, "version").value = String(row.version);
+  input(form, Object.keys(texts)[0]).focus();
+}
 
 /** @param {any} quota */
 function fillQuota(quota) {
-  const form = formById("quota");
-  const texts = {
-    kind: quota.kind,
-    version: String(quota.version),
+  fill("quota", quota, {
     gpus: String(quota.gpus ?? ""),
     gpu_hours: quota.gpu_seconds === null ? "" : String(quota.gpu_seconds / 3600),
     period: durationText(quota.period),
     longest: durationText(quota.longest),
     horizon: durationText(quota.horizon),
     configurations: quota.configurations?.join(", ") ?? "",
-  };
-  for (const [name, text] of Object.entries(texts)) input(form, name).value = text;
-  input(form, "kind").dispatchEvent(new Event("change"));
-  input(form, "name").value = quota.name;
-  input(form, "version").value = String(quota.version);
-  input(form, "gpus").focus();
+  });
 }
 
-/** @param {HTMLFormElement} form */
-function resetQuota(form) {
+/** @param {HTMLFormElement} form of rows that have versions */
+function startAnew(form) {
   form.reset();
   input(form, "version").value = "0"; // a reset leaves hidden fields as they are
 }
@@ -350,42 +351,13 @@ function showWindows(windows) {
   table(byId("windows"), ["When", "#GPUs", "Reason", ""], rows, "None planned.");
 }
 
-/** @param {any[]} lines */
-function showAudit(lines) {
-  const rows = lines.map((each) => ({
-    cells: [when(each.at), each.actor, each.action, each.subject, difference(each.before, each.after)],
-  }));
-  table(byId("audit"), ["When", "Who", "What", "Whose", "Before and after"], rows, "Nothing yet.");
-}
-
-const AMOUNTS = ["amount", "balance", "cap", "overdraft", "price_floor", "price_ceiling"];
-
-/**
- * What is not the same before and after, in words.
- *
- * @param {Record<string, any> | null} before
- * @param {Record<string, any> | null} after
- */
-function difference(before, after) {
-  const word = (/** @type {string} */ name, /** @type {any} */ value) => {
-    if (value === null || value === undefined) return "–";
-    if (AMOUNTS.includes(name)) return formatCredits(value);
-    return typeof value === "string" ? value : JSON.stringify(value);
-  };
-  return [...new Set([...Object.keys(before ?? {}), ...Object.keys(after ?? {})])]
-    .map((name) => ({ name, was: word(name, before?.[name]), is: word(name, after?.[name]) }))
-    .filter(({ name, was, is }) => was !== is && name !== "version")
-    .map(({ name, was, is }) => `${name.replaceAll("_", " ")}: ${before ? `${was} → ` : ""}${is}`)
-    .join("; ");
-}
-
 // -- the page --------------------------------------------------------------------------
 
 const search = /** @type {HTMLInputElement} */ (byId("search"));
 const found = () => `admin/accounts?search=${encodeURIComponent(search.value.trim())}`;
-const loadHolders = partly("holders", () => "admin/holders?limit=100", "after", showHolders);
-const loadAccounts = partly("accounts", found, "after", showAccounts);
-const loadAudit = partly("audit", () => "admin/audit?limit=30", "before", showAudit);
+const loadHolders = records.partly("holders", () => "admin/holders?limit=100", "after", records.showHolders);
+const loadAccounts = records.partly("accounts", found, "after", showAccounts);
+const loadAudit = records.partly("audit", () => "admin/audit?limit=30", "before", records.showAudit);
 
 async function refresh() {
   try {
@@ -393,9 +365,11 @@ async function refresh() {
       loadHolders(),
       loadAccounts(),
       call("admin/grants").then(showGrants),
+      call("admin/policies").then(showPolicies),
       call("admin/quotas").then(showQuotas),
       call("admin/pool").then(showPool),
       call("admin/maintenance").then(showWindows),
+      call("admin/demand").then(records.showDemand),
       loadAudit(),
     ]);
     byId("problem").hidden = true;
@@ -410,10 +384,12 @@ formById("pool").addEventListener("input", () => {
   poolTouched = true;
 });
 // Another row than the one that was to be changed: it is meant to be new.
-for (const name of ["kind", "name"]) {
-  input(formById("quota"), name).addEventListener("input", () => {
-    input(formById("quota"), "version").value = "0";
-  });
+for (const form of ["policy", "quota"].map(formById)) {
+  for (const name of ["kind", "name"]) {
+    input(form, name).addEventListener("input", () => {
+      input(form, "version").value = "0";
+    });
+  }
 }
 byId("refresh").addEventListener("click", () => {
   poolTouched = false;
