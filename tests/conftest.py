@@ -35,6 +35,17 @@ def require_postgres() -> Path:
     return find_postgres() or skip_or_fail("no PostgreSQL server: install the package postgresql")
 
 
+def require_kubernetes() -> str:
+    """The path of the kubeconfig of a cluster made for tests, such as one of kind. Without: skip.
+
+    A cluster can't be had everywhere, so continuous integration says with KUBECONFIG that
+    it has one.
+    """
+    return os.environ.get("KUBECONFIG") or pytest.skip(
+        "no Kubernetes cluster: set KUBECONFIG to that of one made for tests"
+    )
+
+
 def skip_or_fail(reason: str) -> NoReturn:
     """Skip a test; where CI is set, what it needs must be there."""
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
@@ -47,6 +58,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         require_chromium()
     if item.get_closest_marker("postgres"):
         require_postgres()
+    if item.get_closest_marker("kubernetes"):
+        require_kubernetes()
 
 
 @pytest.fixture(scope="session")
