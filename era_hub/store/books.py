@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +13,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from .ledger import BANK, ESCROW, REVENUE
-from .tables import Account
+from .tables import Account, AuditRecord
 
 MOST = 100
 """Findings of one check that are told; thousands of one kind help nobody."""
@@ -65,18 +66,38 @@ def prove(
         names[account.name] = account.id
     findings: list[Finding] = []
     pools = capacities or {}
-    total = len(CHECKS) + len(pools)
+    total = len(CHECKS) + 1 + len(pools)
     for number, (check, subject, query, words) in enumerate(CHECKS):
         told(check, number, total)
         rows = session.execute(text(f"{query} LIMIT {MOST}"), names).mappings()
         for row in rows:
             values: dict[str, Any] = {**row}
             findings.append(Finding(check, subject.format(**values), words.format(**values)))
-    for number, (pool, units) in enumerate(pools.items(), len(CHECKS)):
+    told("log", len(CHECKS), total)
+    findings += islice(_unlogged(session), MOST)
+    for number, (pool, units) in enumerate(pools.items(), len(CHECKS) + 1):
         told("capacity", number, total)
         steps = [(0, units)] if isinstance(units, int) else units
         findings += islice(_oversold(session, pool, steps, since), MOST)
     return findings
+
+
+def _unlogged(session: Session) -> Iterator[Finding]:
+    """Compare what admins gave and took with the log of what they did."""
+    logged: Counter[tuple[str, str, str, int]] = Counter()
+    record = AuditRecord
+    query = select(record.action, record.subject, record.actor, record.after)
+    for action, subject, actor, after in session.execute(query.where(record.action.in_(GIVEN))):
+        logged[GIVEN[action], subject, actor, (after or {}).get("amount", 0)] += 1
+    moved = Counter(
+        (row.kind, f"{row.owner}:{row.name}", row.actor, int(row.amount))
+        for row in session.execute(text(MOVED))
+    )
+    for key in sorted(logged.keys() | moved.keys()):
+        if logged[key] != moved[key]:
+            kind, subject, actor, amount = key
+            times = f"{logged[key]} in the log, {moved[key]} in the books"
+            yield Finding("log", subject, f"a {kind} of {amount} by {actor}: {times}")
 
 
 def _oversold(session: Session, pool: str, steps: Steps, since: int | None) -> Iterator[Finding]:
@@ -272,6 +293,17 @@ CHECKS = [
         "a grant by {actor} belongs to {ticks} ticks, not to one",
     ),
 ]
+
+GIVEN = {"credits.grant": "grant", "credits.withdraw": "withdrawal"}
+"""Kinds of transactions that admins cause at once, by what the log calls it."""
+
+MOVED = """
+    SELECT t.kind, t.actor, a.kind AS owner, a.name, abs(sum(e.amount)) AS amount
+    FROM transactions t JOIN entries e ON e.transaction_id = t.id
+    JOIN accounts a ON a.id = e.account_id
+    WHERE t.kind IN ('grant', 'withdrawal') AND t.actor LIKE 'admin:%' AND a.kind <> 'system'
+    GROUP BY t.id, t.kind, t.actor, a.kind, a.name
+"""
 
 SOLD = """
     WITH spans AS (

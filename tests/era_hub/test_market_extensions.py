@@ -89,7 +89,7 @@ def test_an_extension_is_declined_above_its_value_and_beyond_the_account(market:
     left = market.statement("ann").balance
     with market.transaction() as session:
         ledger = Ledger(session, market.clock())
-        ledger.withdraw(ledger.user("ann"), left - 1, "for a test", "admin:root")
+        ledger.withdraw(ledger.user("ann"), left - 1, "for a test", "a test")
     poor = market.extend(made.id, more())
     assert not poor.accepted
     assert "are free on your account" in str(poor.reason)

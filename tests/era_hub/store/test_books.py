@@ -7,6 +7,7 @@ import time
 import pytest
 from sqlalchemy import text
 
+from era_hub.store.audit_log import AuditLog
 from era_hub.store.database import Database
 from era_hub.store.grants import Grants
 from era_hub.store.ledger import Ledger
@@ -107,11 +108,36 @@ def test_below_the_overdraft(database: Database) -> None:
         ledger = Ledger(session, NOW)
         ann = ledger.user("ann", 10)
         ledger.set_overdraft(ann, 20)
-        ledger.withdraw(ann, 25, "lent", "admin:root")
+        ledger.withdraw(ann, 25, "lent", "a test")
     assert proof(database) == []
     tamper(database, "UPDATE accounts SET overdraft = 14 WHERE name = 'ann'")
     (finding,) = proof(database)
     assert (finding.check, finding.subject) == ("overdraft", "user ann")
+
+
+def test_what_admins_gave_and_took_is_in_their_log(database: Database) -> None:
+    with database.session.begin() as session:
+        ledger, log = Ledger(session, NOW), AuditLog(session)
+        ledger.grant(ledger.user("ann"), 50, "", "admin:root")
+        log.write(NOW, "admin:root", "credits.grant", "user:ann", None, {"amount": 50})
+        ledger.withdraw(ledger.user("ann"), 20, "", "admin:root")
+        log.write(NOW, "admin:root", "credits.withdraw", "user:ann", None, {"amount": 20})
+    assert proof(database) == []
+    # Taken out of the books without a trace: entries, balances and all.
+    last = "(SELECT max(id) FROM transactions)"
+    tamper(
+        database,
+        "UPDATE accounts SET balance = balance + 20 WHERE name = 'ann'",
+        "UPDATE accounts SET balance = balance - 20 WHERE name = 'bank'",
+        f"DELETE FROM entries WHERE transaction_id = {last}",
+        f"DELETE FROM transactions WHERE id = {last}",
+    )
+    (finding,) = proof(database)
+    assert (finding.check, finding.subject) == ("log", "user:ann")
+    assert finding.text.endswith("1 in the log, 0 in the books")
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE accounts SET name = 'eve' WHERE name = 'ann'"))
+    assert {each.subject for each in proof(database)} == {"user:ann", "user:eve"}
 
 
 def test_what_is_sold_twice_is_found(database: Database) -> None:

@@ -111,9 +111,9 @@ class Money(RuleBasedStateMachine):
             account = ledger.user(who)
             if not enough:
                 with pytest.raises(NotEnough):
-                    ledger.withdraw(account, amount, "taken", "admin:root")
+                    ledger.withdraw(account, amount, "taken", "a test")
                 return
-            ledger.withdraw(account, amount, "taken", "admin:root")
+            ledger.withdraw(account, amount, "taken", "a test")
         purse.pay(amount)
 
     @rule(who=WHO, amount=AMOUNT)
