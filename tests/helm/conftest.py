@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import skip_or_fail
+from tests.conftest import require_kubernetes, skip_or_fail
 
 from .charts import CHART
+from .cluster import Cluster
 
 
 def require_helm() -> Any:
@@ -31,3 +32,28 @@ def chart(helm: Any) -> Iterator[Any]:
     """The chart, loaded as Helm does."""
     with helm.Chart.load(CHART) as loaded:
         yield loaded
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """The cluster for tests."""
+    found = Cluster(require_kubernetes())
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace for one test."""
+    name = cluster.new_namespace()
+    yield name
+    cluster.delete_namespace(name)
+
+
+@pytest.fixture
+def releases(helm: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
+    """Helm, for the namespace of the test; what it has installed is uninstalled in the end."""
+    with helm.Config(kubeconfig_path=cluster.path, namespace=namespace) as found:
+        yield found
+        for each in found.list(all_states=True):
+            found.uninstall(each["name"])

@@ -8,44 +8,30 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import require_kubernetes
-
-from .charts import CHART, EVERYTHING, POSTGRES, VALUES, Manifest, Values, manifests, merged, only
+from .charts import (
+    CHART,
+    EVERYTHING,
+    POSTGRES,
+    RELEASE,
+    VALUES,
+    Manifest,
+    Values,
+    manifests,
+    merged,
+    only,
+)
 from .cluster import Cluster
 
 pytestmark = pytest.mark.kubernetes
 
-RELEASE = "era-hub"
-FOREIGN = {"ServiceMonitor"}
-"""Kinds of operators that a cluster for tests does not have."""
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    found = Cluster(require_kubernetes())
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    name = cluster.new_namespace()
-    yield name
-    cluster.delete_namespace(name)
-
-
-@pytest.fixture
-def releases(helm: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
-    """Helm, for the namespace of the test; what it has installed is uninstalled in the end."""
-    with helm.Config(kubeconfig_path=cluster.path, namespace=namespace) as found:
-        yield found
-        for each in found.list(all_states=True):
-            found.uninstall(each["name"])
-
 
 def own(values: Values, namespace: str) -> Values:
-    """Values of which the cluster as a whole has nothing twice, and only what it knows."""
-    mine = merged(values, {"priorityClass": {"name": namespace}})
+    """Values of which the cluster as a whole has nothing twice, and only what it knows.
+
+    No pod runs: there is no image, and what is tried here needs none.
+    """
+    nowhere = {"nodeSelector": {"era.jupyter.org/no-such-node": "true"}}
+    mine = merged(merged(values, nowhere), {"priorityClass": {"name": namespace}})
     return merged(mine, {"metrics": {"serviceMonitor": {"enabled": False}}})
 
 
@@ -98,7 +84,7 @@ def test_installed_upgraded_and_uninstalled(
     helm: Any, cluster: Cluster, releases: Any, namespace: str, tmp_path: Any
 ) -> None:
     before = helm.package(str(CHART), destination=tmp_path, version="0.0.9", app_version="0.0.9")
-    first = releases.install(before, RELEASE, {"config": {"Pool": {"slot": 60}}})
+    first = releases.install(before, RELEASE, own({"config": {"Pool": {"slot": 60}}}, namespace))
     assert first["status"] == "deployed"
     old = objects(first)
     assert all(cluster.live(each) for each in old)
@@ -115,7 +101,7 @@ def test_installed_upgraded_and_uninstalled(
     for each in new:
         kept = cluster.live(each)
         assert kept is not None
-        assert list(missing(each["spec"] if "spec" in each else {}, kept.get("spec"))) == []
+        assert list(missing(each.get("spec", {}), kept.get("spec"))) == []
     upgraded = cluster.live(only(new, "Deployment"))
     assert upgraded is not None
     assert upgraded["metadata"]["uid"] == deployment["metadata"]["uid"]
@@ -136,7 +122,7 @@ def test_installed_upgraded_and_uninstalled(
     assert {each["kind"] for each in left} == {"PersistentVolumeClaim"}
 
     # The same release finds its books again.
-    third = releases.install(str(CHART), RELEASE, {})
+    third = releases.install(str(CHART), RELEASE, own({}, namespace))
     assert third["status"] == "deployed"
     found = cluster.live(claim)
     assert found is not None
@@ -146,7 +132,8 @@ def test_installed_upgraded_and_uninstalled(
 def test_a_release_may_throw_its_books_away(
     cluster: Cluster, releases: Any, namespace: str
 ) -> None:
-    made = releases.install(str(CHART), RELEASE, {"database": {"sqlite": {"keep": False}}})
+    values = {"database": {"sqlite": {"keep": False}}}
+    made = releases.install(str(CHART), RELEASE, own(values, namespace))
     claim = only(objects(made), "PersistentVolumeClaim")
     assert cluster.live(claim)
     releases.uninstall(RELEASE)
@@ -183,7 +170,7 @@ def test_its_account_may_do_that_and_nothing_else(
     elsewhere = cluster.new_namespace()
     users = cluster.new_namespace()
     try:
-        releases.install(str(CHART), RELEASE, {"userNamespaces": [users]})
+        releases.install(str(CHART), RELEASE, own({"userNamespaces": [users]}, namespace))
         account = f"system:serviceaccount:{namespace}:{RELEASE}"
 
         def rights(where: str) -> dict[str, set[str]]:
@@ -203,7 +190,7 @@ def test_its_account_may_do_that_and_nothing_else(
 
 
 def test_nobody_else_gains_anything(cluster: Cluster, releases: Any, namespace: str) -> None:
-    releases.install(str(CHART), RELEASE, POSTGRES)
+    releases.install(str(CHART), RELEASE, own(POSTGRES, namespace))
     for user in (f"system:serviceaccount:{namespace}:default", "somebody"):
         assert not cluster.may(user, "create", namespace, "batch/jobs")
         assert not cluster.may(user, "list", "", "nodes")
