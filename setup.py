@@ -40,6 +40,7 @@ def files(folder: str) -> list[str]:
 
 # What `era_pricing` imports; the notebook side does without it.
 ENGINE = ["numpy>=1.26,<3", "scipy>=1.13,<2"]
+KUBE = ["jupyterhub-kubespawner>=7.1,<8", "kubernetes-asyncio>=30"]
 POSTGRES = ["psycopg[binary]>=3.1,<4"]
 CLIENT = ["httpx>=0.27,<1", "pydantic>=2.7,<3", "click>=8.1,<9", "rich>=13,<16"]
 EXTRAS = {
@@ -57,6 +58,8 @@ EXTRAS = {
         "prometheus-client>=0.20,<1",
         "cryptography>=42",
     ],
+    # On a Kubernetes cluster: the spawner, and jobs.
+    "kube": KUBE,
     # A PostgreSQL database in place of SQLite.
     "postgres": POSTGRES,
     # The simulator, `era-sim`.
@@ -73,6 +76,7 @@ EXTRAS = {
     "demo": ["configurable-http-proxy>=0.4,<0.5", "jupyterlab>=4.2,<5", "scikit-learn>=1.4,<2"],
 }
 EXTRAS["test"] = [
+    *KUBE,
     *POSTGRES,
     "pytest>=8.2,<10",
     "pytest-asyncio>=1.0,<2",
@@ -124,7 +128,10 @@ setup(
             "era = era_extension.cli:main",
             "era-sim = era_pricing.simulator.cli:main",
         ],
-        "jupyterhub.spawners": ["era-local = era_spawner.local:EraLocalSpawner"],
+        "jupyterhub.spawners": [
+            "era-local = era_spawner.local:EraLocalSpawner",
+            "era-kube = era_spawner.kube:EraKubeSpawner",
+        ],
         "era.algorithms": [
             "basic-econ = era_pricing.algorithms.basic_econ:BasicEcon",
             "first-fit = era_pricing.algorithms.first_fit:FirstFit",

@@ -12,7 +12,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from era_hub.client import AsyncEraClient, EraError
-from era_hub.models import Kind, Outcome, Reservation, ReservationRequest
+from era_hub.models import Kind, Outcome, Reservation, ReservationRequest, State
 
 from . import refusals
 from .options import SKEW, NewServer, OptionsError, OwnReservation, parse
@@ -35,6 +35,8 @@ class Bargain:
     owed : str
         Id of the reservation to give back if the server does not start; empty if
         there is none. Valid also after `strike` has failed.
+    found : str
+        Id of the reservation that the options led to, be it that it starts later.
     """
 
     client: AsyncEraClient
@@ -43,6 +45,7 @@ class Bargain:
     pages: str
     patience: float
     owed: str = ""
+    found: str = ""
 
     async def strike(self, options: Any) -> Reservation:
         """Get the claimed reservation that `options` ask for.
@@ -61,9 +64,12 @@ class Bargain:
             reservation = await self._find(choice.reservation)
         else:
             reservation = await self._bid(choice)
+        self.found = reservation.id
         if reservation.start > datetime.now(UTC) + SKEW:
             raise refusals.scheduled(reservation, self.pages)
-        return await self._claim(reservation, fresh=isinstance(choice, NewServer))
+        claimed = await self._claim(reservation, fresh=isinstance(choice, NewServer))
+        await self._give_back_others()
+        return claimed
 
     async def _find(self, reservation_id: str) -> Reservation:
         try:
@@ -120,3 +126,15 @@ class Bargain:
                 self.owed = ""
             raise
         return claimed
+
+    async def _give_back_others(self) -> None:
+        """Nothing but this start runs for the server, so what else it holds is left over.
+
+        A hub that was killed in the middle of a start does not know of its reservation.
+        """
+        with suppress(EraError, ValidationError):
+            mine = await self.client.reservations(user=self.user, current=True, kind=Kind.NOTEBOOK)
+            for each in mine:
+                same = each.server_name == self.server_name and each.id != self.found
+                if same and each.state is State.ACTIVE:
+                    await self.client.give_back(each.id)

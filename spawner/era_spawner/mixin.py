@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.utils import maybe_future, url_path_join
 from pydantic import ValidationError
-from traitlets import Float, Instance, Unicode, default
+from traitlets import Float, Instance, Unicode, default, validate
 from traitlets.config import LoggingConfigurable
 
 from era_hub.client import AsyncEraClient, EraError
@@ -17,13 +19,19 @@ from era_hub.models import Kind, Reservation
 
 from . import refusals
 from .bargain import Bargain
-from .environment import gpu_environment
+from .environment import NAMES, market_environment
 from .form import render_form, render_unavailable
 from .options import FORM_FIELDS, OPTIONS, OptionsError, from_form
 from .words import count, credits, when, when_html
 
 FORM_TIMEOUT = 10.0
 """Seconds after which the spawn page says that the market does not answer."""
+
+LOOK = 300.0
+"""Seconds between questions whether a running server's reservation ends when it was said to."""
+
+REMEMBERED = 20
+"""Reservations of a server whose other options are remembered."""
 
 
 if TYPE_CHECKING:
@@ -83,6 +91,19 @@ class EraSpawnerMixin(Base):
         """,
     ).tag(config=True)
 
+    overdue_grace = Float(
+        120.0,
+        min=0,
+        help="""Seconds after the end of its reservation at which the hub stops a server itself.
+
+        The service stops servers when their time is over. Where it can't, because it is
+        down, the hub does so when it next looks at the server (`Spawner.poll_interval`);
+        if it can't ask for the end, it goes by the one it was last told. For example::
+
+            c.EraSpawnerMixin.overdue_grace = 300
+        """,
+    ).tag(config=True)
+
     # Set when the GPUs are claimed; progress() waits for it.
     _era_claimed = Instance(asyncio.Event, args=())
     _era: Reservation | None = None
@@ -90,6 +111,13 @@ class EraSpawnerMixin(Base):
     # Apart from the state: LocalProcessSpawner.poll() clears that when it finds the
     # process dead, which is before the hub runs the post-stop hook.
     _era_release = ""
+    # When the reservation ends, and the monotonic time at which that is asked again.
+    _era_end: datetime | None = None
+    _era_look = 0.0
+    _era_stopping = False
+    # The other options (a profile, say) that came with a reservation, by its id: whoever
+    # starts a server on it later, as the service does, names nothing but the reservation.
+    _era_choices = Instance(dict, args=())
 
     @default("era_public_path")
     def _default_public_path(self) -> str:
@@ -107,6 +135,11 @@ class EraSpawnerMixin(Base):
     def _default_apply_user_options(self) -> Any:
         # The hub warns of options that nothing seems to read; reserve() does.
         return _leave_to_reserve
+
+    @validate("user_options")
+    def _complete_user_options(self, proposal: Any) -> Any:
+        options = proposal["value"]
+        return {**self._era_choices.get(str(options.get("reservation")), {}), **options}
 
     async def get_options_form(self) -> str:
         """The market's form, and below it the one that is configured, if any."""
@@ -167,17 +200,21 @@ class EraSpawnerMixin(Base):
     async def start(self) -> Any:
         """Reserve and claim GPUs, then start the server on them."""
         self._era_claimed.clear()
-        self._era, self._era_id, self._era_release = None, "", ""
+        self._era, self._era_id, self._era_end, self._era_release = None, "", None, ""
         try:
             self._era = await self.reserve()
-            self._era_id = self._era.id
+            self._era_id, self._era_end = self._era.id, self._era.end
             self._era_claimed.set()
             return await super().start()
         except BaseException:
             # A cancelled spawn arrives here as CancelledError and might never be
             # stopped, so its GPUs go back now.
+            await self.clear_away()
             await self._give_back()
             raise
+
+    async def clear_away(self) -> None:
+        """Remove what a failed start has made, if anything; its GPUs go back after that."""
 
     async def reserve(self) -> Reservation:
         """The claimed reservation to run on.
@@ -197,6 +234,7 @@ class EraSpawnerMixin(Base):
                     return await bargain.strike(self.era_options())
                 finally:
                     self._era_release = bargain.owed
+                    self._remember_choices(bargain.found)
         except OptionsError as error:
             raise refusals.refusal("bad-options", str(error)) from None
         except (EraError, ValidationError) as error:
@@ -210,9 +248,9 @@ class EraSpawnerMixin(Base):
         """The spawner's environment, with exactly the reserved GPUs."""
         env: dict[str, str] = super().get_env()
         # Last, so that neither Spawner.environment nor the hub's own environment wins.
-        for name in ("ERA_TOKEN", "ERA_RESERVATION", "ERA_END"):
+        for name in NAMES:
             env.pop(name, None)
-        env.update(gpu_environment(self._era, self.era_url))
+        env.update(market_environment(self._era, self.era_url))
         return env
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
@@ -227,21 +265,89 @@ class EraSpawnerMixin(Base):
     # -- state and stop -----------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """The spawner's own state and the reservation's id."""
+        """The spawner's own state, the reservation's id and its end as far as known."""
         state: dict[str, Any] = super().get_state()
         if self._era_id:
             state["era_reservation"] = self._era_id
+        if self._era_end:
+            state["era_end"] = self._era_end.isoformat()
+        if self._era_choices:
+            state["era_choices"] = self._era_choices
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up a server that runs since before the hub started."""
         super().load_state(state)
         self._era_id = self._era_release = state.get("era_reservation", "")
+        end = state.get("era_end")
+        self._era_end = datetime.fromisoformat(end) if end else None
+        self._era_choices = dict(state.get("era_choices", {}))
 
     def clear_state(self) -> None:
         """Forget the server that has stopped."""
         super().clear_state()
-        self._era, self._era_id = None, ""
+        self._era, self._era_id, self._era_end = None, "", None
+
+    def _remember_choices(self, reservation_id: str) -> None:
+        choices = {key: self.user_options[key] for key in self.user_options if key not in OPTIONS}
+        if reservation_id and choices:
+            kept = {**self._era_choices, reservation_id: choices}
+            self._era_choices = dict(list(kept.items())[-REMEMBERED:])
+
+    async def poll(self) -> int | None:
+        """The spawner's own answer; a server whose time has long been over is stopped first."""
+        status: int | None = await super().poll()
+        if status is not None or self._era_stopping:
+            return status
+        if not self._era_id:
+            self._era_id = self._era_release = self.reservation_of_server()
+        if not (self._era_id and await self._is_overdue()):
+            return None
+        self.log.warning(
+            "Reservation %s of %s was over at %s, and its server still runs: stopped",
+            self._era_id,
+            self.user.name,
+            self._era_end,
+        )
+        # Some spawners ask themselves, when they stop a server, whether it runs.
+        self._era_stopping = True
+        try:
+            await self.stop()
+        finally:
+            self._era_stopping = False
+        return 0
+
+    def reservation_of_server(self) -> str:
+        """The id of the reservation that a server runs on which this hub did not start.
+
+        A hub that dies in the middle of a start leaves no word of it.
+        """
+        return ""
+
+    async def _is_overdue(self) -> bool:
+        await self._ask_for_end()
+        limit = datetime.now(UTC) - timedelta(seconds=self.overdue_grace)
+        return self._era_end is not None and self._era_end < limit
+
+    async def _ask_for_end(self) -> None:
+        """Learn when the reservation ends: it may have been extended, or ended early."""
+        known = self._era_end is not None and self._era_end > datetime.now(UTC)
+        if known and time.monotonic() < self._era_look:
+            return
+        self._era_look = time.monotonic() + LOOK
+        try:
+            async with asyncio.timeout(self.release_timeout), self._era_client() as client:
+                reservation = await client.reservation(self._era_id)
+        except (EraError, ValidationError, TimeoutError) as error:
+            self.log.warning("No word on reservation %s: %s", self._era_id, _brief(error))
+            return
+        end = reservation.ended if reservation.state.final else None
+        end = min(end, reservation.end) if end else reservation.end
+        if end != self._era_end:
+            # The hub saves the state only when a server starts and stops.
+            self._era_end = end
+            self.orm_spawner.state = self.get_state()
+            self.db.commit()
 
     async def run_post_stop_hook(self) -> None:
         """Run the configured hook, then give the reservation back."""
@@ -280,6 +386,8 @@ def _claimed_event(reservation: Reservation) -> dict[str, Any]:
     gpus = count(reservation.units)
     if reservation.gpus:
         gpus += f" ({', '.join(map(str, reservation.gpus))})"
+    if reservation.nodes:
+        gpus += f" on {', '.join(reservation.nodes)}"
     text = f"Reserved {gpus} until {{}} for {credits(reservation.price)} credits"
     return {
         "progress": 20,

@@ -8,6 +8,7 @@ the plain text itself carries its HTML for templates; see `Message`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ Reason = Literal[
     "scheduled",
     "starting",
     "unavailable",
+    "unsafe-pod",
 ]
 
 STATUS: dict[Reason, int] = {
@@ -53,8 +55,14 @@ STATUS: dict[Reason, int] = {
     "starting": 409,
     # Not a 5xx: the hub counts those, up to Spawner.consecutive_failure_limit.
     "unavailable": 424,
+    "unsafe-pod": 409,
 }
-LOOK: dict[Reason, str] = {"scheduled": "success", "starting": "success", "unavailable": "danger"}
+LOOK: dict[Reason, str] = {
+    "scheduled": "success",
+    "starting": "success",
+    "unavailable": "danger",
+    "unsafe-pod": "danger",
+}
 
 # The notice brings its own look, because the hub's pages show it where failures go:
 # the red frame and the words around it are taken away where the news is good.
@@ -188,6 +196,15 @@ def declined(outcome: Outcome, value: int, latest_start: datetime | None) -> Any
 def unavailable() -> Any:
     """The service does not answer, or not in a way that makes sense."""
     return refusal("unavailable", UNAVAILABLE)
+
+
+def unsafe_pod(reasons: Sequence[str]) -> Any:
+    """A pod would have had more than its reservation: an admin has to look at it."""
+    text = (
+        "The server was not started, because its pod does not fit its reservation: "
+        f"{'; '.join(reasons)}. Choose other options, or tell the administrator of this hub."
+    )
+    return refusal("unsafe-pod", text)
 
 
 UNAVAILABLE = (

@@ -20,6 +20,8 @@ from era_spawner.refusals import SpawnException
 from .service import TOKEN, Service, account, dump, market, now, read_env, reservation, spawner
 
 CLAIM = "POST reservations/r-1/claim"
+# After a claim the spawner looks what else the server holds.
+OTHERS = "GET reservations"
 RETURN = "DELETE reservations/r-1"
 
 
@@ -67,7 +69,7 @@ async def test_starts_on_the_reserved_gpus(service, start):
     assert (body["user"], body["server_name"]) == ("ann", "")
     assert (body["configuration"], body["duration"], body["value"]) == ("gpu-2", 3600, 3_000_000)
     assert "arrival" not in body and "deadline" not in body
-    assert service.names()[1:] == [CLAIM]
+    assert service.names()[1:] == [CLAIM, OTHERS]
     env = await read_env(one)
     assert env["CUDA_VISIBLE_DEVICES"] == env["NVIDIA_VISIBLE_DEVICES"] == env["ERA_GPUS"] == "0,3"
     assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
@@ -181,7 +183,7 @@ async def test_starts_on_a_reservation_made_before(service, start):
     service.accept(server_name="train")
     one = start(server_name="train", user_options={"reservation": "r-1"})
     await one.start()
-    assert service.names() == ["GET reservations/r-1", CLAIM]
+    assert service.names() == ["GET reservations/r-1", CLAIM, OTHERS]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ async def test_process_that_can_not_start_gives_back(service, start):
     service.accept()
     with pytest.raises(FileNotFoundError):
         await start(cmd=["/no/such/program"]).start()
-    assert service.names() == ["POST reservations", CLAIM, RETURN]
+    assert service.names() == ["POST reservations", CLAIM, OTHERS, RETURN]
 
 
 @pytest.mark.parametrize("call", ["POST reservations", CLAIM])
