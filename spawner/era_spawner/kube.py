@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from aiohttp import ClientError
 from jupyterhub.utils import maybe_future
-from kubernetes_asyncio.client import V1EnvVar, V1Pod
+from kubernetes_asyncio.client import ApiException, V1EnvVar, V1Pod
 from kubespawner import KubeSpawner
+from kubespawner.reflector import ResourceReflector
 from traitlets import Dict, Integer, List, Unicode, default
 
 from era_hub.models import Reservation
@@ -259,6 +261,24 @@ class EraKubeSpawner(EraSpawnerMixin, KubeSpawner):
 
     # -- after the start ----------------------------------------------------------
 
+    async def poll(self) -> int | None:
+        """Whether the server has ended; while Kubernetes does not answer it counts as running."""
+        try:
+            return await super().poll()
+        except (ApiException, ClientError, TimeoutError) as error:
+            self.log.warning("No word on pod %s: %s", self.pod_name, error or type(error).__name__)
+            return None
+
+    async def _start_reflector(self, kind: str, *args: Any, **options: Any) -> Any:
+        # When Kubernetes is away for a minute a reflector gives up, or does not even begin,
+        # and what it knew last would count for ever. All servers share it: the first one
+        # that asks for a forgotten one makes it anew, and the others wait for that.
+        key = self._get_reflector_key(kind)
+        known = self.reflectors.get(key)
+        if known is not None and _has_given_up(known):
+            del self.reflectors[key]
+        return await super()._start_reflector(kind, *args, **options)
+
     def reservation_of_server(self) -> str:
         """The id on the pod's label."""
         metadata = (self._pod() or {}).get("metadata", {})
@@ -307,3 +327,10 @@ class EraKubeSpawner(EraSpawnerMixin, KubeSpawner):
             return False
         self.log.warning("The node of pod %s is lost: the pod is deleted at once", self.pod_name)
         return True
+
+
+def _has_given_up(reflector: ResourceReflector) -> bool:
+    loaded, watching = reflector.first_load_future, reflector.watch_task
+    if loaded.done() and (loaded.cancelled() or loaded.exception()):
+        return True
+    return watching is not None and watching.done()

@@ -344,10 +344,10 @@ class EraSpawnerMixin(Base):
         end = reservation.ended if reservation.state.final else None
         end = min(end, reservation.end) if end else reservation.end
         if end != self._era_end:
-            # The hub saves the state only when a server starts and stops.
+            # The hub takes the state only when a server starts and stops; this goes into
+            # the database with whatever it stores next.
             self._era_end = end
             self.orm_spawner.state = self.get_state()
-            self.db.commit()
 
     async def run_post_stop_hook(self) -> None:
         """Run the configured hook, then give the reservation back."""

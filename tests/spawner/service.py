@@ -1,14 +1,10 @@
-"""What the spawner's tests share: a small service, samples and a spawner."""
+"""What the spawner's tests share: a small service and samples of what it answers."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from tornado import web
@@ -16,7 +12,6 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from era_hub.models import AccountSummary, ConfigurationPrices, Market, Reservation, State
-from era_spawner import EraLocalSpawner
 
 TOKEN = "secret-token-of-the-spawner"
 Answer = tuple[int, Any]
@@ -130,40 +125,3 @@ class _Handler(web.RequestHandler):
 
 def dump(model: Any) -> Any:
     return model.model_dump(mode="json")
-
-
-CODE = """
-import json, os, time
-json.dump(dict(os.environ), open("new", "w"))
-os.rename("new", "env.json")
-time.sleep(60)
-"""
-
-
-def spawner(url: str, home_root: Path, **traits: Any) -> EraLocalSpawner:
-    user = SimpleNamespace(name="ann", url="/user/ann/", escaped_name="ann")
-    hub = SimpleNamespace(
-        base_url="/@/space%20word/hub/", public_host="", api_url="http://127.0.0.1:8081/hub/api"
-    )
-    row = SimpleNamespace(name=traits.pop("server_name", ""), server=None, user_options=None)
-    values = {
-        "era_url": url,
-        "era_token": TOKEN,
-        "system_users": False,
-        "home_root": str(home_root),
-        "release_timeout": 5.0,
-        "cmd": [sys.executable, "-c", CODE],
-        "user_options": {"configuration": "gpu-2", "duration": "1h", "max_price": "3"},
-        "interrupt_timeout": 1,
-    }
-    return EraLocalSpawner(user=user, hub=hub, orm_spawner=row, **{**values, **traits})
-
-
-async def read_env(spawner: EraLocalSpawner) -> dict[str, str]:
-    """Environment of the running server."""
-    path = spawner.home / "env.json"
-    for _ in range(200):
-        if path.exists():
-            return json.loads(path.read_text())
-        await asyncio.sleep(0.05)
-    raise AssertionError("the server did not start")

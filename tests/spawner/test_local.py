@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 
 import pytest
 
 from era_spawner import EraLocalSpawner
 
-from .service import spawner
+from .kinds import LocalKind, spawner
 
 
 def test_home_per_user(tmp_path):
@@ -18,6 +19,19 @@ def test_home_per_user(tmp_path):
     assert one.home.parent == tmp_path
     env = one.user_env({})
     assert (env["USER"], env["HOME"]) == ("../ann", str(one.home))
+
+
+@pytest.mark.asyncio
+async def test_home_is_made_for_its_user_alone(tmp_path, service):
+    service.accept()
+    kind = LocalKind(tmp_path)
+    one = kind.make(service.url)
+    await one.start()
+    try:
+        assert (await kind.environment(one))["HOME"] == str(one.home)
+        assert stat.S_IMODE(one.home.stat().st_mode) == 0o700
+    finally:
+        await one.stop(now=True)
 
 
 @pytest.mark.parametrize(("euid", "arguments"), [(0, ["--x", "--allow-root"]), (1000, ["--x"])])
