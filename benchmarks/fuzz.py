@@ -51,7 +51,59 @@ GOOD: dict[str, dict[str, Any]] = {
         "args": ["x"],
         "environment": {"A": "b"},
     },
+    "reservations/00000000-0000-4000-8000-000000000000/extend": {"duration": "10m", "value": 1},
+    "allocation/update": {
+        "capacity": [{"units": 8, "start": "2050-01-01T12:00:00Z"}],
+        "ended": [{"id": "x", "exit_code": 1, "message": "m"}],
+        "failed": [{"id": "y", "reason": "r"}],
+    },
+    "admin/account/grant": {
+        "kind": "user",
+        "name": "ann",
+        "amount": 5,
+        "memo": "m",
+        "expires_after": "1h",
+    },
+    "admin/account/withdraw": {"kind": "user", "name": "ann", "amount": 1, "memo": "m"},
+    "admin/account/overdraft": {"kind": "group", "name": "g", "overdraft": 0, "expected": 0},
+    "admin/policies": {"kind": "group", "name": "g", "pays": "own", "rank": 1, "version": 0},
+    "admin/quotas": {
+        "kind": "group",
+        "name": "g",
+        "gpus": 4,
+        "gpu_seconds": 3600,
+        "period": "7d",
+        "longest": "1h",
+        "horizon": "2d",
+        "configurations": ["gpu-1"],
+        "version": 0,
+    },
+    # What these would do when they are made goes on for ever.
+    "admin/grants?preview=true": {
+        "kind": "everyone",
+        "name": "",
+        "amount": 5,
+        "period": "7d",
+        "cap": 9,
+        "anchor": "2050-01-01T12:00:00Z",
+        "expires_after": "1h",
+    },
+    "admin/pool?preview=true": {
+        "price_floor": 1,
+        "price_ceiling": 9,
+        "held_back": 0,
+        "version": 0,
+    },
+    "admin/maintenance?preview=true": {
+        "start": "2050-01-01T12:00:00Z",
+        "end": "2050-01-01T14:00:00+01:00",
+        "gpus": 1,
+        "reason": "r",
+    },
 }
+ADMINS = ("admin/", "allocation/")
+"""What only an admin may send."""
+
 # As they stand in JSON.
 ODD = [
     *("null", "true", "[]", "{}", '""', "-1", "0", "1e400", "-1e400", "NaN", "Infinity"),
@@ -75,6 +127,9 @@ PATHS = [
         "market?hours=nan",
         "jobs?limit=-1",
     ),
+    *("admin/accounts?limit=1e9", "admin/accounts?after=%ed", "admin/quotas?version=-1"),
+    *("admin/account?kind=x&name=%00", "admin/grants/..", "admin/maintenance/-1?version=x"),
+    *("admin/audit?before=9999999999999999999999", "admin/demand?days=nan", "admin/user?name="),
     *("market?hours=1e999", "account?user=%ed%a0%80", "reservations?kind=%f0", "account?limit=1e9"),
     *("jobs/x/log?offset=99999999999999999999", "events?seconds=-1", "?", "nothing", "%", "a%zz"),
     *(
@@ -152,11 +207,15 @@ def _body(rng: random.Random, path: str) -> bytes:
     return bytes(raw)
 
 
-def send_all(port: int, root: str, token: str, wanted: Iterator[Request]) -> Report:
-    """Send requests one after the other on one connection, which is opened anew if need be."""
+def send_all(port: int, root: str, user: str, admin: str, wanted: Iterator[Request]) -> Report:
+    """Send requests one after the other on one connection, which is opened anew if need be.
+
+    `user` and `admin` are tokens; each request comes from whoever may send it.
+    """
     report = Report()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     for each in wanted:
+        token = admin if each.path.startswith(ADMINS) else user
         status, answer = _send(connection, root, token, each)
         report.statuses[status] += 1
         problem = status >= 400 and each.method != "HEAD"
@@ -208,7 +267,8 @@ def main() -> None:
         RunningHub(Path(folder) / "hub", options={"EraHub.rate": 0}) as hub,
         ThreadPoolExecutor(options.connections) as pool,
     ):
-        service, token = psutil.Process(hub.service_pid()), hub.user_token("ann")
+        service = psutil.Process(hub.service_pid())
+        tokens = hub.user_token("ann"), hub.user_token("admin")
         port = int((hub.folder / "port").read_text())
         total, failures = Counter[int](), 0
         rounds = 10
@@ -223,7 +283,7 @@ def main() -> None:
                     send_all,
                     port,
                     "/services/era/api/v1/",
-                    token,
+                    *tokens,
                     requests(share, seed),
                 )
                 for seed in seeds
