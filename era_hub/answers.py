@@ -65,6 +65,45 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Run:
+    """A time [start, end) in which a reservation's workload may run, and the node of each bundle.
+
+    UTC seconds; no nodes in a pool of one machine.
+    """
+
+    start: int
+    end: int
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Due:
+    """A reservation that has begun, or still has a workload, and how far that is.
+
+    Attributes
+    ----------
+    reservation : models.Reservation
+    now : Run or None
+        What its time is now; None while a job that runs in parts has to wait.
+    started : int
+        How often its workload was started.
+    nodes : tuple of str or None
+        Where it was started the last time; None if nothing runs.
+    end : int or None
+        When that run ends, UTC seconds.
+    displaced : bool
+        Whether what runs is not where, or not when, its reservation is by now.
+    """
+
+    reservation: models.Reservation
+    now: Run | None
+    started: int
+    nodes: tuple[str, ...] | None
+    end: int | None
+    displaced: bool
+
+
+@dataclass(frozen=True)
 class Statement:
     """An account as those see it who may pay from it."""
 

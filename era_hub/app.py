@@ -32,12 +32,13 @@ from .api.limits import RateLimit
 from .api.login import Auth, common_secret
 from .api.openapi import document
 from .changes import Change, Changes
-from .clouds.base import Cloud
+from .clouds.base import Cloud, CloudError
 from .clouds.local import LocalCloud
 from .hub import Hub
 from .logs import FORMATTERS, enter_request, logging_config
 from .market import Market
 from .metrics import Metrics
+from .nodes import Nodes
 from .plugins import ConfigurationError
 from .pool import Pool, amount
 from .reconciler import Reconciler
@@ -115,6 +116,13 @@ class EraHub(Application):
 
     interval = Float(
         1.0, help="Seconds between two passes of the reconciler, which starts and ends workloads."
+    ).tag(config=True)
+
+    no_show = Integer(
+        0,
+        min=0,
+        help="Seconds after the start of a notebook's reservation in which its server must have "
+        "started; then what is left is released, by the rule for refunds. 0: until its end.",
     ).tag(config=True)
 
     lease = Integer(
@@ -233,6 +241,7 @@ class EraHub(Application):
         loops = [
             asyncio.create_task(services.replica.run(duties)),
             asyncio.create_task(self._tell_of_slots(services)),
+            asyncio.create_task(Nodes(services.market, services.cloud, services.reconciler).run()),
         ]
         self.log.info("ERA Hub %s serves at %s", __version__, listen.geturl())
         await stop.wait()
@@ -260,9 +269,14 @@ class EraHub(Application):
     async def build(self) -> Services:
         """The parts of the service, with the plan rebuilt from the database."""
         cloud = self.cloud_class(parent=self)
+        try:
+            await cloud.open()
+        except CloudError as error:
+            raise ConfigurationError(f"EraHub.cloud_class: {error}") from None
         pool = Pool(parent=self)
         database = Database(self.db_url)
-        for_sale = pool.for_sale(len(cloud.gpus))
+        nodes = cloud.nodes
+        for_sale = pool.for_sale(nodes)
         grant = amount("EraHub.starting_grant", self.starting_grant)
         changes = Changes()
         await database.run(database.migrate)
@@ -273,10 +287,11 @@ class EraHub(Application):
         past, newest = await database.read(self._past, database, pool)
         market = Market(
             database=database,
-            era=pool.build(len(cloud.gpus), for_sale, clock, past),
+            era=pool.build(nodes, for_sale, clock, past),
             configurations=for_sale,
             pool=pool.name,
-            gpus=[gpu.index for gpu in cloud.gpus],
+            gpus=None if cloud.gpus is None else [gpu.index for gpu in cloud.gpus],
+            nodes=nodes,
             grant=grant,
             clock=clock,
             changes=changes,
@@ -290,10 +305,19 @@ class EraHub(Application):
                 f"Pool.slot can't change while reservations are open: {error}"
             ) from None
         kind = "simulated " if cloud.simulated else ""
-        self.log.info("Pool %s: %d %sGPUs", pool.name, len(cloud.gpus), kind)
+        self.log.info("Pool %s: %d %sGPUs", pool.name, market.size, kind)
         hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
         reconciler = Reconciler(
-            market, database, cloud, hub, clock, self.interval, self.lease, self.grace, self.log
+            market,
+            database,
+            cloud,
+            hub,
+            clock,
+            self.interval,
+            self.lease,
+            self.grace,
+            self.log,
+            no_show=self.no_show,
         )
         upkeep = Upkeep(market, database, clock, self.interval, self.log)
         return Services(

@@ -150,6 +150,14 @@ class JobState(StrEnum):
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
+class Commitment(StrEnum):
+    """What the promise of an accepted bid fixes."""
+
+    FIXED = "fixed"
+    FLEXIBLE = "flexible"
+    PREEMPTIBLE = "preemptible"
+
+
 class RequestBase(Model):
     """Resources for a duration somewhere in the window [arrival, deadline)."""
 
@@ -174,6 +182,11 @@ class RequestBase(Model):
 
 class QuoteRequest(RequestBase):
     """Ask for prices without commitment."""
+
+    commitment: Commitment = Field(
+        Commitment.FIXED,
+        description="as of the bid that may follow: a notebook is `fixed`, a job what it asks for",
+    )
 
 
 class ReservationRequest(RequestBase):
@@ -215,6 +228,12 @@ class JobRequest(RequestBase):
     )
     environment: dict[str, Annotated[str, Field(max_length=32_768)]] = Field(
         default_factory=dict, max_length=200
+    )
+    commitment: Commitment = Field(
+        Commitment.FLEXIBLE,
+        description="`flexible`: may be moved within its window until it starts, and starts early "
+        "where GPUs are idle; `preemptible`: may besides be stopped and go on later, for less, so "
+        "it must write checkpoints; `fixed`: keeps the start that it is told",
     )
     account: AccountName | None = Field(
         None,
@@ -304,7 +323,18 @@ class Reservation(Model):
     refunded: MicroCredits = 0
     account: str = Field(OWN, description="who pays: `own` (the user) or `group:NAME`")
     version: int = Field(1, description="counts the changes; the ETag goes with it")
-    gpus: list[int] | None = Field(None, description="GPU indices while active")
+    gpus: list[int] | None = Field(
+        None, description="GPU indices while active, where the pool numbers its GPUs"
+    )
+    resources: dict[str, str] = Field(
+        {}, description="what each of `count` is promised, in Kubernetes notation"
+    )
+    nodes: list[str] = Field(
+        [], description="where each of `count` is placed; empty in a pool of one machine"
+    )
+    commitment: Commitment = Field(
+        Commitment.FIXED, description="what may still be changed of the times promised"
+    )
     message: str = ""
     created: datetime
     ended: datetime | None = None

@@ -100,8 +100,7 @@ class Orphans:
             await self.hub.stop(user, name)
 
     async def _with_workload(self) -> list[Reservation]:
-        ask = self.market.reservations
-        return await self._call(lambda: ask(with_workload=True, limit=1_000_000))
+        return [each.reservation for each in await self._call(self.market.due)]
 
     async def _owner(self, reservation_id: str) -> str | None:
         """Whose the reservation was; None if the market has never made it."""

@@ -10,9 +10,11 @@ from typing import Any
 from traitlets import Dict, Float, Integer, List, Unicode
 from traitlets.config import LoggingConfigurable
 
-from era_pricing import Configuration, Era, Inventory, PricedResource, TimeGrid
+from era_pricing import Configuration, Era, PricedResource, TimeGrid
 from era_pricing.predictors import SeenRequest
 
+from .clouds.base import Node
+from .market.capacity import inventory, units_of
 from .models import format_credits, micro_credits
 from .plugins import ConfigurationError, Plugins
 
@@ -161,10 +163,11 @@ class Pool(LoggingConfigurable):
         "cheap, since hardly anybody else can still ask for them.",
     ).tag(config=True)
 
-    def for_sale(self, gpus: int) -> list[Configuration]:
-        """The configurations: those configured, or a ladder of GPU counts."""
+    def for_sale(self, nodes: Sequence[Node]) -> list[Configuration]:
+        """The configurations: those configured, or a ladder of what a node has of GPUs."""
         if self.configurations:
             return [_configuration(each) for each in self.configurations]
+        gpus = max((units_of([each], self.resource) for each in nodes), default=0)
         counts = range(1, gpus + 1) if gpus <= 8 else _ladder(gpus)
         ladder = [Configuration("cpu", {self.resource: "0"}, "CPU only", "no GPU; free of charge")]
         for count in counts:
@@ -174,15 +177,17 @@ class Pool(LoggingConfigurable):
 
     def build(
         self,
-        gpus: int,
+        nodes: Sequence[Node],
         configurations: Sequence[Configuration],
         clock: Callable[[], int],
         past: Sequence[SeenRequest] = (),
     ) -> Era:
-        """The engine for a pool of so many GPUs.
+        """The engine for a pool of these nodes.
 
         Parameters
         ----------
+        nodes : sequence of Node
+            What there is now; the forecast is made for a pool of that size.
         past : sequence of SeenRequest
             What was asked for until now, in order, for predictors that learn.
 
@@ -198,13 +203,14 @@ class Pool(LoggingConfigurable):
                 f"Pool.late_penalty must be 0 or more per hour, got {self.late_penalty}; "
                 "0 leaves late starts as they are"
             )
+        gpus = max(units_of(nodes, self.resource), 1)
         try:
             grid = TimeGrid(self.slot, self.horizon)
             plugins = Plugins(grid, gpus, floor, ceiling, self._prior(gpus, floor), past)
             predictor = plugins.predictor(self.predictor, self.predictor_options)
             return Era(
                 grid=grid,
-                inventory=Inventory.single({self.resource: gpus}),
+                inventory=inventory(nodes, self.resource, configurations),
                 configurations=configurations,
                 algorithm=plugins.algorithm(self.algorithm, self.algorithm_options),
                 priced=[PricedResource(self.resource, floor, predictor, ceiling)],

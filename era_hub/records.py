@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, replace
+from itertools import islice
 
-from era_pricing import Decision, ResourceRequest
+from era_pricing import Commitment as EngineCommitment
+from era_pricing import Configuration, Decision, ResourceRequest, Share, Window
+from era_pricing import Placement as EnginePlacement
 from era_pricing import Reservation as Promise
+from era_pricing.inventory import POOL
 from era_pricing.predictors import SeenRequest
 
 from . import models
 from .models import JobState, Kind, State
-from .store.tables import Job, Reservation
+from .store.tables import Job, Placement, Reservation
 
 
 def new_reservation(
     promise: Promise,
     wanted: ResourceRequest,
+    configuration: Configuration,
     user: str,
     groups: Collection[str],
     request: models.ReservationRequest | models.JobRequest,
@@ -32,13 +38,13 @@ def new_reservation(
         state=State.ACCEPTED,
         arrival=wanted.arrival,
         deadline=wanted.deadline,
-        duration=promise.end - promise.start,
+        duration=0,
         value=request.value,
         price=promise.price,
         refunded=0,
-        slot_prices=list(promise.slot_prices),
-        start=promise.start,
-        end=promise.end,
+        slot_prices=[],
+        start=0,
+        end=0,
         gpus=None,
         has_workload=False,
         message="",
@@ -46,8 +52,12 @@ def new_reservation(
         ended=None,
         groups=sorted(groups),
         version=1,
+        commitment=promise.commitment,
+        resources={name: str(each) for name, each in configuration.resources.items()},
+        taken=dict(configuration.taken),
         job=None,
     )
+    move(row, promise, promise.made)
     if isinstance(request, models.JobRequest):
         row.job = Job(
             id=row.id,
@@ -66,23 +76,107 @@ def new_reservation(
 
 def extend(row: Reservation, longer: Promise, value: int) -> None:
     """Let a row be what its reservation has become by an extension worth so much."""
-    row.end, row.duration = longer.end, longer.end - longer.start
-    row.price, row.slot_prices = longer.price, list(longer.slot_prices)
+    row.price = longer.price
     row.value = min(row.value + value, models.MAX_CREDITS * models.MICRO)
+    if row.run_end == row.end:
+        row.run_end = longer.end
+    _place(row, longer)
+
+
+def move(row: Reservation, promise: Promise, now: int) -> None:
+    """Let a row be where and when the engine has moved its reservation."""
+    _place(row, promise)
+    row.nodes = nodes_from(row, now)
+
+
+def nodes_from(row: Reservation, now: int) -> list[str]:
+    """Where a reservation is now, or will be next."""
+    parts = _parts(row)
+    return next((part for part in parts if part.end > now), parts[-1]).nodes
+
+
+def part_at(row: Reservation, now: int) -> Part | None:
+    """The part of a reservation whose time it is, neighbours on the same nodes as one."""
+    parts = _parts(row)
+    at = next((n for n, part in enumerate(parts) if part.start <= now < part.end), None)
+    if at is None:
+        return None
+    part = parts[at]
+    for each in parts[at + 1 :]:
+        if each.start != part.end or each.shares != part.shares:
+            break
+        part = replace(part, end=each.end)
+    return part
+
+
+def displaced(row: Reservation, now: int) -> bool:
+    """Whether a workload runs where, or when, its reservation is no longer."""
+    if row.run_nodes is None or row.run_end is None:
+        return False
+    return not any(
+        part.start < row.run_end <= part.end and now < part.end and part.nodes == row.run_nodes
+        for part in _parts(row)
+    )
 
 
 def promise(row: Reservation, resource: str) -> Promise:
-    """The engine's view of a stored reservation of so many units of a resource."""
-    return Promise.of(
-        job_id=row.id,
-        configuration=row.configuration,
-        count=row.count,
-        units={resource: row.units},
-        start=row.start,
-        end=row.end,
-        slot_prices=row.slot_prices,
-        made=row.created,
-    )
+    """The engine's view of a stored reservation; `resource` is the one that is priced."""
+    taken = row.taken or {resource: row.units // row.count}
+    placements, prices = [], iter(row.slot_prices)
+    for part in _parts(row):
+        shares = tuple(
+            Share(node, row.configuration, count, {k: v * count for k, v in taken.items() if v})
+            for node, count in part.shares
+        )
+        slot_prices = tuple(islice(prices, part.slots))
+        placements.append(EnginePlacement(part.start, part.end, slot_prices, shares))
+    commitment = EngineCommitment(row.commitment)
+    fixed = commitment is EngineCommitment.FIXED
+    windows = () if fixed else (Window(row.arrival, row.deadline),)
+    return Promise(row.id, tuple(placements), row.created, commitment, windows)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A time [start, end) in which a reservation has its bundles, and where.
+
+    `slots` is how many of its prices are for that part; `shares` are node and count.
+    """
+
+    start: int
+    end: int
+    slots: int
+    shares: tuple[tuple[str, int], ...]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The node of each bundle; none on the only machine of a pool."""
+        return [node for node, count in self.shares for _ in range(count) if node != POOL]
+
+
+def _parts(row: Reservation) -> list[Part]:
+    if not row.placements:
+        return [Part(row.start, row.end, len(row.slot_prices), ((POOL, row.count),))]
+    return [
+        Part(p.start, p.end, p.slots, tuple((node, count) for node, count in p.shares))
+        for p in row.placements
+    ]
+
+
+def _place(row: Reservation, promise: Promise) -> None:
+    """Times, prices and places of a promise."""
+    row.start, row.end = promise.start, promise.end
+    row.duration = sum(each.end - each.start for each in promise.placements)
+    row.slot_prices = list(promise.slot_prices)
+    parts = [
+        [each.start, each.end, len(each.slot_prices), [[s.node, s.count] for s in each.shares]]
+        for each in promise.placements
+    ]
+    plain = len(parts) == 1 and parts[0][3] == [[POOL, row.count]]
+    row.placements = [
+        Placement(number=number, start=start, end=end, slots=slots, shares=shares)
+        for number, (start, end, slots, shares) in enumerate([] if plain else parts)
+    ]
 
 
 def seen(

@@ -35,7 +35,7 @@ def settings(session: Session, market: Market) -> PoolSettings:
         price_floor=row.price_floor,
         price_ceiling=row.price_ceiling,
         held_back=row.held_back,
-        gpus=len(market.gpus),
+        gpus=market.size,
         floor_now=floor if row.price_floor is None else row.price_floor,
         ceiling_now=ceiling if row.price_ceiling is None else row.price_ceiling,
         version=row.version,
@@ -70,8 +70,8 @@ class PoolDesk:
 
     def set(self, call: Call, wanted: PoolSettingsRequest) -> AdminChange:
         """Set the bounds of the price, and how many GPUs are held back."""
-        if wanted.held_back > len(self.market.gpus):
-            there = len(self.market.gpus)
+        if wanted.held_back > self.market.size:
+            there = self.market.size
             raise MarketError(f"held_back: the pool has {there} GPUs, so at most that many")
 
         def edit(session: Session) -> Done:
@@ -144,7 +144,7 @@ class PoolDesk:
         return self._change(call, edit, "")
 
     def _check_size(self, wanted: MaintenanceRequest) -> None:
-        there = len(self.market.gpus)
+        there = self.market.size
         if wanted.gpus is not None and wanted.gpus > there:
             raise MarketError(f"gpus: the pool has {there}; leave it empty for all")
 

@@ -8,8 +8,6 @@ from ..market.terms import Terms
 from ..store.books import Steps
 from ..store.capacity import Capacity
 
-RESOURCE = "units"
-
 
 def known(session: Session, now: int) -> dict[str, Steps]:
     """How many units each pool has had until now, and has for sale from now on.
@@ -20,15 +18,13 @@ def known(session: Session, now: int) -> dict[str, Steps]:
     found: dict[str, Steps] = {}
     for pool, sizes in Capacity(session).sizes().items():
         size = sizes[-1][1]
-        coming = Terms.of(session, pool, (1, None)).capacity(RESOURCE, size)
-        edges = {edge for each in coming for edge in (each.start, each.end) if edge is not None}
+        coming = Terms.of(session, pool, (1, None)).for_sale(size)
+        edges = {edge for start, end, _ in coming for edge in (start, end) if edge is not None}
         steps = [each for each in sizes if each[0] < now]
         for at in [now, *sorted(edge for edge in edges if edge > now)]:
             # The last change that holds at a time is the one that counts.
             there = [
-                int(each.resources[RESOURCE])
-                for each in coming
-                if each.start <= at and (each.end is None or at < each.end)
+                units for start, end, units in coming if start <= at and (end is None or at < end)
             ]
             steps.append((at, there[-1]))
         found[pool] = steps

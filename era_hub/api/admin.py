@@ -335,7 +335,7 @@ class BooksHandler(AdminHandler):
     @endpoint("Whether the books add up, proved from every entry", models.Books, scopes=ADMINS)
     async def get(self) -> models.Books:
         market = self.services.market
-        there = {market.pool: len(market.gpus)}
+        there = {market.pool: market.size}
         return await self.ask(lambda session, now: Questions(session, now).books(there))
 
 

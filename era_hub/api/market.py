@@ -12,6 +12,7 @@ from era_pricing.timegrid import HOUR
 
 from .. import models, views
 from ..market import Market
+from ..market.bids import commitment_of
 from .base import ApiHandler, endpoint
 
 
@@ -147,7 +148,8 @@ def find_alternative(
     horizon = market.era.grid.horizon_end(market.clock())
     wide = request.model_copy(update={"deadline": views.when(horizon)})
     try:
-        best = best_start(market.quote(models.QuoteRequest(**_common(wide))))
+        commitment = commitment_of(request)
+        best = best_start(market.quote(models.QuoteRequest(**_common(wide), commitment=commitment)))
     except BidError:
         return None  # nothing fits at any time
     if best is None or (quote.price is not None and best.price >= quote.price):

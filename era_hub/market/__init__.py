@@ -62,6 +62,7 @@ class Market(PoolState):
         self.give_back = life.give_back
         self.end = life.end
         self.note = life.note
+        self.run_over = life.run_over
         self.job_started = life.job_started
         self.job_ended = life.job_ended
         self.job_failed_to_start = life.job_failed_to_start
@@ -71,6 +72,8 @@ class Market(PoolState):
         self.preview_settings = terms.preview_settings
         self.apply_settings = terms.apply_settings
         self.honour = terms.honour
+        self.take_nodes = terms.take_nodes
+        self.pass_time = terms.pass_time
 
         cloud = CloudSide(self, life, terms)
         self.allocation = cloud.allocation
@@ -79,6 +82,7 @@ class Market(PoolState):
         questions = Questions(self)
         self.reservation = questions.reservation
         self.reservations = questions.reservations
+        self.due = questions.due
         self.job = questions.job
         self.jobs = questions.jobs
         self.work = questions.work

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
-from era_pricing import Bid, Decision, ResourceRequest
+from era_pricing import Bid, Commitment, Decision, ResourceRequest
 from era_pricing import Quote as EngineQuote
 
 from .. import models, records, views
@@ -44,7 +44,8 @@ class Bids:
             If the request makes no sense; the text says what to change.
         """
         now = self.state.clock()
-        return self.state.era.quote(resource_request(self.state, request, now), now)
+        wanted = resource_request(self.state, request, now)
+        return self.state.era.quote(Bid.of(wanted, 0, commitment_of(request)), now)
 
     def reserve(
         self,
@@ -79,7 +80,8 @@ class Bids:
             job_id = str(uuid.uuid4())
             # Nobody can pay more than they have; what they can't pay is no demand either.
             value = max(0, min(request.value, purse.available))
-            decision = era.make_reservation(job_id, Bid.of(asked, value), now)
+            bid = Bid.of(asked, value, commitment_of(request))
+            decision = era.make_reservation(job_id, bid, now)
             units = units_of(self.state, request)
             remember(self.state, session, asked, units, value, decision, now)
             promise = decision.reservation
@@ -92,7 +94,8 @@ class Bids:
                     session, user, request.server_name, promise.start, promise.end
                 )
             if double is None:
-                row = records.new_reservation(promise, wanted, user, groups, request)
+                sold = self.state.configurations[request.configuration]
+                row = records.new_reservation(promise, wanted, sold, user, groups, request)
                 row.pool, row.units = self.state.pool, units
                 row.account_id = purse.account.id
                 session.add(row)
@@ -119,7 +122,7 @@ class Bids:
         """The request, narrowed to the cheapest start that the quotas allow if need be."""
         if not self.paying.limited(session, user, groups, purse):
             return wanted
-        quote = self.state.era.quote(wanted, now)
+        quote = self.state.era.quote(Bid.of(wanted, 0, commitment_of(request)), now)
         if quote.start is None or quote.end is None or quote.price is None:
             return wanted  # the engine says why it does not fit
         wish = Wish(request.configuration, units_of(self.state, request))
@@ -137,6 +140,11 @@ class Bids:
                 if not refusals(start):
                     return replace(wanted, arrival=start, deadline=start + length)
         return Verdict(False, quote.price, refused(first), None)
+
+
+def commitment_of(request: models.RequestBase) -> Commitment:
+    """A job may be moved if its owner says so; a notebook keeps the start it was told."""
+    return Commitment(getattr(request, "commitment", models.Commitment.FIXED))
 
 
 def remember(

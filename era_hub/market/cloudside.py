@@ -124,7 +124,7 @@ class CloudSide:
             self.life.end(row.id, State.COMPLETED)
 
     def _spans(self, capacity: Iterable[CapacitySpan]) -> list[Span]:
-        there, found = len(self.state.gpus), []
+        there, found = self.state.size, []
         for number, each in enumerate(capacity):
             if each.units > there:
                 raise MarketError(

@@ -40,15 +40,32 @@ class Life:
             row = reservation_row(session, reservation_id)
             if row.state not in OPEN:
                 raise Conflict(f"reservation {row.id} is {row.state}; make a new one")
-            if not row.start <= now < row.end:
-                raise Conflict(f"reservation {row.id} runs from {views.text(row.start)} only")
-            if row.state == State.ACCEPTED or not row.has_workload:
-                row.gpus = self._free_gpus(session, row.units)
+            part = records.part_at(row, now)
+            if part is None:
+                raise Conflict(_not_now(row, now))
+            if row.state == State.ACCEPTED or not row.has_workload or row.run_nodes != part.nodes:
+                row.gpus = self._free_gpus(session, row)
+                row.nodes = row.run_nodes = part.nodes
+                row.run_end = part.end
+                row.runs += 1
                 row.state = State.ACTIVE
                 row.has_workload = True
                 row.message = ""
                 self.state.note_reservation(row)
             return show(session, row)
+
+    def run_over(self, reservation_id: str, message: str = "", again: bool = True) -> None:
+        """The workload is gone before its reservation, which goes on elsewhere, or later.
+
+        Parameters
+        ----------
+        message : str
+            For its owner.
+        again : bool
+            Whether it may be started in what is left of the same part.
+        """
+        with self.state.transaction() as session:
+            self._run_over(reservation_row(session, reservation_id), message, again)
 
     def give_back(
         self,
@@ -73,7 +90,10 @@ class Life:
         with self.state.transaction() as session:
             row = reservation_row(session, reservation_id)
             check_version(row, versions)
-            if row.state in OPEN:
+            moved = row.state == State.ACTIVE and records.displaced(row, self.state.clock())
+            if stopped and moved:
+                self._run_over(row, "its node was lost: the server can start again elsewhere")
+            elif row.state in OPEN:
                 early = row.state == State.ACCEPTED and self.state.clock() < row.start
                 self._end(session, row, State.CANCELLED if early else State.RELEASED)
                 if row.job is not None:
@@ -141,6 +161,19 @@ class Life:
         with self.state.transaction() as session:
             reservation_row(session, reservation_id).has_workload = False
 
+    def _run_over(self, row: Reservation, message: str, again: bool = True) -> None:
+        row.has_workload = False
+        row.gpus = row.run_nodes = None
+        if again:
+            row.run_end = None
+        if row.state in OPEN:
+            row.state = State.ACCEPTED
+            row.message = message or row.message
+            row.nodes = records.nodes_from(row, self.state.clock())
+            if row.job is not None:
+                row.job.state = JobState.QUEUED
+        self.state.note_reservation(row)
+
     # -- inside -----------------------------------------------------------------------
 
     def _end(
@@ -167,13 +200,23 @@ class Life:
         row.state, row.refunded, row.ended, row.message = state, refund, now, message
         self.state.note_reservation(row, money=True)
 
-    def _free_gpus(self, session: Session, units: int) -> list[int]:
+    def _free_gpus(self, session: Session, row: Reservation) -> list[int] | None:
+        """GPUs that nobody uses, by index; None where the nodes number their own."""
+        if self.state.gpus is None:
+            return None
         taken = {
             index
-            for row in session.scalars(select(Reservation).filter_by(has_workload=True))
-            for index in row.gpus or ()
+            for each in session.scalars(select(Reservation).filter_by(has_workload=True))
+            for index in each.gpus or ()
+            if each.id != row.id
         }
         free = [index for index in self.state.gpus if index not in taken]
-        if len(free) < units:
+        if len(free) < row.units:
             raise Conflict("the GPUs are still being freed; they are yours within moments")
-        return free[:units]
+        return free[: row.units]
+
+
+def _not_now(row: Reservation, now: int) -> str:
+    if row.start <= now < row.end:
+        return f"reservation {row.id} goes on later; it is paused now"
+    return f"reservation {row.id} runs from {views.text(row.start)} only"

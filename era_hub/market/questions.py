@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session, contains_eager, selectinload
 
-from .. import models
-from ..answers import Statement, Work
+from .. import models, records
+from ..answers import Due, Run, Statement, Work
 from ..explained import entry
 from ..models import Kind, State
 from ..store.ledger import Ledger, Movement
@@ -78,22 +78,38 @@ class Questions:
         user: str | None = None,
         current: bool = False,
         kind: Kind | None = None,
-        with_workload: bool = False,
         limit: int = 500,
         **more: Any,
     ) -> list[models.Reservation]:
-        """Reservations, newest first; with `with_workload` those that may have one now.
+        """Reservations, newest first.
 
-        These are the open ones whose time has come, and the ended ones still stopping.
         More ways to narrow the list are the fields of `Filter`.
         """
-        meant = Filter(user=user, current=current and not with_workload, kind=kind, **more)
+        meant = Filter(user=user, current=current, kind=kind, **more)
         query = meant.narrow(select(Reservation).filter_by(pool=self.state.pool)).limit(limit)
-        if with_workload:
-            begun = Reservation.state.in_(OPEN) & (Reservation.start <= self.state.clock())
-            query = query.where(begun | Reservation.has_workload)
         with self.state.reading() as session:
             return show_all(session, session.scalars(query))
+
+    def due(self, reservation_id: str | None = None) -> list[Due]:
+        """What may have a workload now, newest first.
+
+        These are the open reservations whose time has come, and the ended ones still
+        stopping; of those, only the one named if an id is given.
+        """
+        now = self.state.clock()
+        begun = Reservation.state.in_(OPEN) & (Reservation.start <= now)
+        query = (
+            Filter()
+            .narrow(select(Reservation).filter_by(pool=self.state.pool))
+            .where(begun | Reservation.has_workload)
+            .options(selectinload(Reservation.placements))
+        )
+        if reservation_id is not None:
+            query = query.where(Reservation.id == reservation_id)
+        with self.state.reading() as session:
+            rows = list(session.scalars(query))
+            shown = show_all(session, rows)
+            return [_due(row, seen, now) for row, seen in zip(rows, shown, strict=True)]
 
     def job(self, job_id: str) -> models.Job:
         """One job; raises `NotFound`."""
@@ -155,6 +171,18 @@ class Questions:
                 held=held(session, purse.account),
                 entries=_entries(session, user, movements),
             )
+
+
+def _due(row: Reservation, shown: models.Reservation, now: int) -> Due:
+    part = records.part_at(row, now) if row.state in OPEN else None
+    return Due(
+        reservation=shown,
+        now=None if part is None else Run(part.start, part.end, tuple(part.nodes)),
+        started=row.runs,
+        nodes=None if row.run_nodes is None else tuple(row.run_nodes),
+        end=row.run_end,
+        displaced=row.state in OPEN and records.displaced(row, now),
+    )
 
 
 def _entries(session: Session, reader: str, movements: list[Movement]) -> list[models.LedgerEntry]:

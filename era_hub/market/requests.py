@@ -53,6 +53,11 @@ def units_of(state: PoolState, request: models.RequestBase) -> int:
 
 def _check_size(state: PoolState, request: models.RequestBase) -> None:
     """What the engine would say of its own fields, in words of the request's."""
+    if state.shaped and request.count > 1 and isinstance(request, models.ReservationRequest):
+        raise BidError(
+            f"count must be 1: a notebook server runs on one node; got {request.count}. "
+            "Choose a larger configuration"
+        )
     if request.configuration not in state.configurations:
         known = ", ".join(sorted(state.configurations))
         raise BidError(f"configuration must be one of {known}; got {request.configuration!r}")

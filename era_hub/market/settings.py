@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from era_pricing import Era, Feedback, FirstFit, Inventory, PricedResource, Prior
-from era_pricing import Reservation as Promise
+from era_pricing import Era, Feedback, FirstFit, PricedResource, Prior
 
 from .. import models, records
 from ..answers import Loss
 from ..changes import Change
+from ..clouds.base import Node
 from ..models import State
 from ..store.capacity import Capacity
+from ..store.election import NotLeading
 from ..store.tables import Reservation
+from .capacity import inventory
 from .life import Life
 from .rows import OPEN, show
 from .state import PoolState
@@ -40,6 +42,8 @@ class PoolTerms:
     def __init__(self, state: PoolState, life: Life) -> None:
         self.state = state
         self.life = life
+        self._slot = -1
+        """The slot to which time has passed."""
 
     def preview_settings(self, edit: Edit) -> list[Loss]:
         """What a change would break. Nothing changes, neither here nor in the engine."""
@@ -86,8 +90,40 @@ class PoolTerms:
             why = "the pool has fewer GPUs than when this was reserved"
             self._give_up(session, list(broken), why)
             # After that: until now more may have been sold than there are.
-            state = self.state
-            Capacity(session).note_size(state.pool, len(state.gpus), state.clock())
+            self.note_size(session)
+
+    def take_nodes(self, nodes: Sequence[Node]) -> Effects:
+        """The cloud has other nodes than before: promises are moved, or broken and refunded."""
+        state = self.state
+        before, state.nodes = state.nodes, tuple(nodes)
+        try:
+            with state.transaction() as session:
+                why = "the cluster has lost the nodes that this was on"
+                effects = self.take_effect(session, why)
+                self.note_size(session)
+                return effects
+        except NotLeading:
+            # Whoever writes learns of the nodes as well; here only the plan changes.
+            state.rebuild()
+            return Effects([], [])
+        except Exception:
+            state.nodes = before
+            state.rebuild()
+            raise
+
+    def pass_time(self) -> None:
+        """Let the engine do what is due as time goes on: jobs start early where GPUs are idle."""
+        state = self.state
+        slot = state.era.grid.index(state.clock())
+        if slot == self._slot:
+            return
+        with state.transaction() as session:
+            self.take_effect(session, "the pool has less to give than when this was reserved")
+        self._slot = slot
+
+    def note_size(self, session: Session) -> None:
+        """From now on the pool has as many GPUs as it has, for the proof of the books."""
+        Capacity(session).note_size(self.state.pool, self.state.size, self.state.clock())
 
     def take_effect(self, session: Session, why: str) -> Effects:
         """Sell on the terms that the transaction has stored; `why` is told to who loses."""
@@ -95,16 +131,10 @@ class PoolTerms:
         session.flush()
         terms = Terms.of(session, state.pool, state.configured_limits)
         result = state.sell_on(terms)
-        moved = [self._move(session, each) for each in result.moved]
+        moved = [show(session, row) for row in state.store_moved(session, result.moved)]
         losses = self._give_up(session, list(result.broken), why)
         state.note_change(Change("prices"))
         return Effects(losses, moved)
-
-    def _move(self, session: Session, promise: Promise) -> models.Reservation:
-        row = session.get_one(Reservation, promise.job_id)
-        row.start, row.end, row.slot_prices = promise.start, promise.end, list(promise.slot_prices)
-        self.state.note_reservation(row)
-        return show(session, row)
 
     def _give_up(self, session: Session, broken: list[str], why: str) -> list[Loss]:
         for reservation_id in broken:
@@ -122,15 +152,16 @@ class PoolTerms:
         rows = {row.id: row for row in session.scalars(query)}
         copy = Era(
             grid=era.grid,
-            inventory=Inventory.single({era.resource: len(state.gpus)}),
+            inventory=inventory(state.nodes, era.resource, state.configurations.values()),
             configurations=list(state.configurations.values()),
             algorithm=FirstFit(),
             priced=[PricedResource(era.resource, 1, Prior(max_price=1, peak_demand=1))],
             clock=state.clock,
         )
         order = (row for key in self._order() if (row := rows.get(key)) is not None)
-        copy.update(Feedback(terms.capacity(era.resource, len(state.gpus))), now)
-        copy.restore([records.promise(row, era.resource) for row in order], now)
+        made = [records.promise(row, era.resource) for row in order]
+        copy.update(Feedback(state.capacity_on(terms, made)), now)
+        copy.restore(made, now)
         broken = copy.update(Feedback(), now).broken
         return [Loss(show(session, rows[each]), rows[each].price) for each in broken]
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from threading import local
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from era_pricing import BidError, Configuration, Era, Feedback, UpdateResult
+from era_pricing import BidError, CapacityChange, Configuration, Era, Feedback, UpdateResult
+from era_pricing import Reservation as Promise
 
 from .. import records
 from ..answers import MarketError
 from ..changes import Change, Changes
+from ..clouds.base import Node
 from ..models import Kind
 from ..store.database import Database
 from ..store.election import NotLeading
 from ..store.tables import Reservation
 from ..store.versions import Missing, Stale
+from . import capacity
 from .rows import OPEN
 from .terms import Terms
 
@@ -37,8 +40,8 @@ class PoolState:
     configurations : sequence of Configuration
         What is for sale, in the order in which it is shown.
     pool : str
-    gpus : sequence of int
-        Indices of the pool's GPUs.
+    gpus : sequence of int or None
+        Indices of the pool's GPUs; None where each node numbers its own.
     grant : int
         Starting grant of a new account, in micro-credits.
     clock : callable
@@ -47,6 +50,8 @@ class PoolState:
         Told what has changed, once it is committed.
     grace : int, optional
         Seconds before its end at which a running job is asked to stop, at most.
+    nodes : sequence of Node, optional
+        What there is; default: one machine with the GPUs.
     begin : callable, optional
         Begins a writing transaction; that of the pool's writer, which fails where another
         service writes (`Writer.begin`). Default: any of the database.
@@ -63,29 +68,44 @@ class PoolState:
         era: Era,
         configurations: Sequence[Configuration],
         pool: str,
-        gpus: Sequence[int],
+        gpus: Sequence[int] | None,
         grant: int,
         clock: Callable[[], int],
         changes: Changes | None = None,
         begin: Callable[[], AbstractContextManager[Session]] | None = None,
         grace: int = 0,
+        nodes: Sequence[Node] | None = None,
     ) -> None:
         self.database = database
         self.grace = grace
         self.era = era
         self.configurations = {each.name: each for each in configurations}
         self.pool = pool
-        self.gpus = tuple(gpus)
+        self.gpus = None if gpus is None else tuple(gpus)
+        self.nodes = tuple(
+            capacity.machine(era.resource, len(gpus or ())) if nodes is None else nodes
+        )
         self.grant = grant
         self.clock = clock
         self.changes = changes or Changes()
         self._begin = begin or database.session.begin
         self.configured_limits = era.price_limits
         """Floor and ceiling of the price where admins have set none."""
-        self.for_sale = len(self.gpus)
+        self.for_sale = self.size
         """GPUs that are for sale, outside of maintenance."""
         self._here = _Here()
         self._changed: list[Change] = []
+        self._capacity: dict[str | None, list[CapacityChange]] = {}
+
+    @property
+    def size(self) -> int:
+        """GPUs that there are, whether they are for sale or not."""
+        return capacity.units_of(self.nodes, self.era.resource)
+
+    @property
+    def shaped(self) -> bool:
+        """Whether the pool has nodes that a workload must fit on."""
+        return self.gpus is None
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -105,6 +125,7 @@ class PoolState:
                 session.info["changes"] = self._changed
                 try:
                     yield session
+                    self.store_moved(session, self.era.take_moved())
                 finally:
                     self._here.session = None
         except UNCHANGED:
@@ -151,18 +172,68 @@ class PoolState:
         with self.database.session.begin() as session:
             terms = Terms.of(session, self.pool, self.configured_limits)
             made = [records.promise(row, self.era.resource) for row in session.scalars(query)]
+        self._know(made)
         # An empty plan breaks no promise while the capacity changes. What the capacity does
         # not allow is found by the next update, so by `honour`.
         self.era.restore([])
-        self.sell_on(terms)
+        self.sell_on(terms, made)
         self.era.restore(made)
 
-    def sell_on(self, terms: Terms) -> UpdateResult:
-        """Let the engine sell on these terms; what this breaks and moves."""
-        self.for_sale = max(len(self.gpus) - terms.held_back, 0)
+    def store_moved(self, session: Session, moved: Iterable[Promise]) -> list[Reservation]:
+        """Let the rows of reservations that the engine has moved say so."""
+        found = []
+        for promise in moved:
+            row = session.get(Reservation, promise.job_id)
+            if row is not None and row.state in OPEN:
+                records.move(row, promise, self.clock())
+                self.note_reservation(row)
+                found.append(row)
+        return found
+
+    def sell_on(self, terms: Terms, made: Iterable[Promise] | None = None) -> UpdateResult:
+        """Let the engine sell on these terms; what this breaks and moves.
+
+        Parameters
+        ----------
+        made : iterable of Promise, optional
+            What is promised, if the engine does not know that yet.
+        """
+        self.for_sale = max(self.size - terms.held_back, 0)
         self.era.limit_prices(terms.floor, terms.ceiling)
-        feedback = Feedback(terms.capacity(self.era.resource, len(self.gpus)))
-        return self.era.update(feedback, self.clock())
+        known = self.era.reservations(self.clock()) if made is None else made
+        by_node: dict[str | None, list[CapacityChange]] = {}
+        for each in self.capacity_on(terms, known):
+            by_node.setdefault(each.node, []).append(each)
+        old, self._capacity = self._capacity, by_node
+        # A cluster has many nodes, of which few change at a time.
+        new = [each for node, it in by_node.items() if old.get(node) != it for each in it]
+        return self.era.update(Feedback(new), self.clock())
+
+    def capacity_on(self, terms: Terms, made: Iterable[Promise]) -> list[CapacityChange]:
+        """What each node has to sell on these terms, with so much promised."""
+        era, running = self.era, self._running_on_closed(made)
+        return list(capacity.changes(era.inventory, self.nodes, terms, era.resource, running))
+
+    def _running_on_closed(self, promises: Iterable[Promise]) -> dict[str, capacity.Running]:
+        closed = {each.name for each in self.nodes if not each.open}
+        found: dict[str, list[tuple[int, Mapping[str, int]]]] = {name: [] for name in closed}
+        now = self.clock()
+        for promise in promises if closed else ():
+            for each in promise.placements:
+                if each.start <= now < each.end:
+                    for share in each.shares:
+                        if share.node in closed:
+                            found[share.node].append((each.end, share.units))
+        return dict(found)
+
+    def _know(self, promises: Iterable[Promise]) -> None:
+        """Let the engine know the nodes of promises that were made before it was started."""
+        known = set(self.era.inventory.nodes)
+        for promise in promises:
+            for placement in promise.placements:
+                for name in set(placement.nodes) - known:
+                    self.era.inventory.add_node(name, {})
+                    known.add(name)
 
 
 class _Here(local):

@@ -11,8 +11,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from era_pricing import CapacityChange
-
 from ..answers import MarketError
 from ..models import format_credits
 from ..store.capacity import Capacity, Span
@@ -68,18 +66,17 @@ class Terms:
         reported = Capacity(session).reported(pool)
         return cls(floor, ceiling, stored.held_back or 0, outages, reported)
 
-    def capacity(self, resource: str, units: int) -> list[CapacityChange]:
-        """What there is over time in a pool of so many units."""
-        changes = [CapacityChange(0, None, {resource: max(units - self.held_back, 0)})]
+    def for_sale(self, units: int) -> list[tuple[int, int | None, int]]:
+        """What of a pool of so many units is for sale: start, end, units; the last one counts."""
+        found: list[tuple[int, int | None, int]] = [(0, None, max(units - self.held_back, 0))]
         edges = {edge for each in self.outages for edge in (each.start, each.end)}
         edges |= {edge for each in self.reported for edge in (each.start, each.end or 0)}
         for start, end in pairwise([*sorted(edges), None]):
             assert start is not None
             there = min(self._planned(start, units), self._said(start, units))
             if there < units:
-                left = {resource: max(there - self.held_back, 0)}
-                changes.append(CapacityChange(start, end, left))
-        return changes
+                found.append((start, end, max(there - self.held_back, 0)))
+        return found
 
     def _planned(self, at: int, units: int) -> int:
         """What maintenance leaves."""

@@ -218,6 +218,9 @@ class Reservation(Versioned, Base):
     `has_workload` says whether that workload may still exist, and so use them: it
     outlives the reservation by as long as the notebook or job takes to stop.
     `account_id` is who pays, and `groups` are those of the user when the bid was made.
+    Of each bundle, `resources` are what its user is promised, and `taken` the engine's base
+    units. `nodes` has the node of each bundle in its present or next part, `run_nodes` those
+    on which the workload was started, `run_end` when that run ends, and `runs` counts them.
     """
 
     __tablename__ = "reservations"
@@ -258,7 +261,34 @@ class Reservation(Versioned, Base):
     idempotency_key: Mapped[str | None]
     account_id: Mapped[int | None] = mapped_column(ForeignKey("accounts.id"))
     groups: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    commitment: Mapped[str] = mapped_column(default="fixed", server_default="fixed")
+    resources: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    taken: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    nodes: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    run_nodes: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    run_end: Mapped[int | None]
+    runs: Mapped[int] = mapped_column(default=0, server_default="0")
     job: Mapped[Job | None] = relationship(back_populates="reservation")
+    placements: Mapped[list[Placement]] = relationship(
+        order_by="Placement.number", cascade="all, delete-orphan"
+    )
+
+
+class Placement(Base):
+    """A part of a reservation: so many of its `slot_prices`, on these nodes.
+
+    `shares` lists node and count. A reservation that is one part on the only machine of a
+    pool, as most are, has no rows here.
+    """
+
+    __tablename__ = "placements"
+
+    reservation_id: Mapped[str] = mapped_column(ForeignKey("reservations.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    start: Mapped[int]
+    end: Mapped[int]
+    slots: Mapped[int]
+    shares: Mapped[list[Any]]
 
 
 class Job(Base):

@@ -65,7 +65,7 @@ class HomeHandler(PageHandler):
             "home.html",
             xsrf=self.xsrf_token.decode("ascii"),
             simulated=self.services.cloud.simulated,
-            gpus=len(self.services.cloud.gpus),
+            gpus=self.services.market.size,
         )
 
 

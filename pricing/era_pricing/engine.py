@@ -101,7 +101,7 @@ class Era:
             raise ValueError(f"chunk must be a whole number of slots, 1 or more; got {chunk!r}")
         self.grid = grid
         self.resource = priced[0].name
-        self._inventory = inventory
+        self.inventory = inventory
         self._books = Books(grid, inventory, replan)
         self._early_start = EarlyStart(early_start or algorithm.early_start)
         self._quoter = Quoter(self._books, configurations, algorithm, priced, late_penalty, chunk)
@@ -112,6 +112,8 @@ class Era:
         self._overruns = Overruns(self._books)
         self._news = News(self._books, algorithm, priced)
         self.learn = self._news.learn
+        # Bids, releases and new slots move reservations too, not only `update`.
+        self.take_moved = self._books.take_moved
         self._clock = clock
         self._latest = 0
         self._begun = -1  # the slot that the algorithm was prepared for
@@ -265,7 +267,8 @@ class Era:
 
         Terminated jobs are released, then capacity changes. Where less capacity
         is left than promised, reservations that may be moved are moved. Of a running
-        preemptible job what is left is moved, and a running flexible one begins again.
+        preemptible job what is left is moved, and a running flexible one begins again;
+        of one that keeps its start the rest goes to other nodes at once.
         Those for which there is no room are broken and refunded in full; what still
         fits is kept.
 
@@ -274,7 +277,7 @@ class Era:
         ValueError
             If a capacity change is not valid; then nothing has changed.
         """
-        check_changes(self._inventory, feedback.capacity)
+        check_changes(self.inventory, feedback.capacity)
         # Nothing starts early before it is known what there is.
         begins = self._move_on(now)
         now = self._latest
@@ -287,7 +290,7 @@ class Era:
             except UnknownReservation:
                 unknown.append(job_id)
         for change in feedback.capacity:
-            apply_change(self._inventory, change)
+            apply_change(self.inventory, change)
         broken: dict[str, int] = {}
         if self._books.plan.refresh() or self._unchecked:
             self._unchecked = False
@@ -413,14 +416,14 @@ class Era:
     def capacity(self, first: int, count: int, resource: str | None = None) -> IntArray:
         """Units that there are throughout each of `count` slots, as in `promised`."""
         times = self.grid.times(self.grid.index(first), count)
-        there = self._inventory.capacity(times, self.grid.slot)
+        there = self.inventory.capacity(times, self.grid.slot)
         total: IntArray = there[:, self._axis(resource)].sum(axis=0)
         return total
 
     # Inside.
 
     def _axis(self, resource: str | None) -> int:
-        name, known = resource or self.resource, self._inventory.resources
+        name, known = resource or self.resource, self.inventory.resources
         if name not in known:
             raise ValueError(f"resource must be one of {', '.join(known)}; got {name!r}")
         return known.index(name)
@@ -451,7 +454,7 @@ class Era:
             return False
         self._begun = slot
         self._books.advance(slot, now)
-        self._inventory.drop_before(slot * self.grid.slot)
+        self.inventory.drop_before(slot * self.grid.slot)
         return True
 
     def _begin_slot(self) -> None:

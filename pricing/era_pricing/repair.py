@@ -176,7 +176,8 @@ class Repair:
         """Where a placement can be: where it is, or elsewhere; empty if nowhere.
 
         Of a job that is running and can be stopped, what is done stays where it is, and what
-        is left goes elsewhere. One that can't be stopped begins again.
+        is left goes elsewhere; so it does of what keeps its start, on other nodes at once. A
+        job that can't be stopped begins again.
         """
         if placement.end <= now:
             return (placement,)
@@ -185,9 +186,7 @@ class Repair:
             return (placement,)
         if placement.start > now:
             return self._elsewhere(reservation, placement, placement.start, taken, now)
-        if not reservation.windows:
-            return ()
-        if reservation.commitment is not Commitment.PREEMPTIBLE:
+        if reservation.commitment is Commitment.FLEXIBLE and reservation.windows:
             return self._elsewhere(reservation, placement, now, taken, now)
         until = self._lasts(placement, now)
         if until <= placement.start:

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from era_hub import models
 from era_hub.market import Market
+from era_hub.market.capacity import machine
 from era_hub.models import micro_credits
 from era_hub.pool import Pool
 from era_hub.store.database import Database
@@ -53,12 +54,13 @@ def market_on(
 ) -> Market:
     """The same on a database whose tables are up to date."""
     settings = Pool(**pool)
-    for_sale = settings.for_sale(gpus)
+    nodes = machine(settings.resource, gpus)
+    for_sale = settings.for_sale(nodes)
     with database.session.begin() as session:
         past = Demand(session, settings.name, settings.resource).recall(clock())
     market = Market(
         database=database,
-        era=settings.build(gpus, for_sale, clock, past),
+        era=settings.build(nodes, for_sale, clock, past),
         configurations=for_sale,
         pool=settings.name,
         gpus=range(gpus),

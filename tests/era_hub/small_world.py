@@ -138,7 +138,7 @@ class World:
 
     async def busy(self) -> set[str]:
         """Reservations whose time it is, and those that still have a workload."""
-        return {each.id for each in await self.call("reservations", with_workload=True)}
+        return {each.reservation.id for each in await self.call("due")}
 
     def directory(self, reservation: Reservation) -> Path:
         return self.homes / reservation.user / "era-jobs" / reservation.id

@@ -128,7 +128,7 @@ def test_what_has_ended_is_settled_by_the_refund_rule(market: Market, clock: Clo
     assert (ended.state, ended.exit_code, ended.message) == (JobState.FAILED, 3, "no such file")
     assert running(market) == []
     # Their GPUs are free once the reconciler has seen that nothing runs.
-    assert {each.id for each in market.reservations(with_workload=True)} == {server.id, work.id}
+    assert {each.reservation.id for each in market.due()} == {server.id, work.id}
     books_are_right(market)
 
 

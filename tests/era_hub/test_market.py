@@ -403,9 +403,9 @@ def test_the_gpus_are_held_until_the_workload_has_stopped(market: Market, stoppe
     ended = market.give_back(made.id, stopped=stopped)
     assert ended.gpus is None
     waiting = [] if stopped else [ended]
-    assert market.reservations(with_workload=True) == waiting
+    assert [each.reservation for each in market.due()] == waiting
     market.give_back(made.id, stopped=True)
-    assert market.reservations(with_workload=True) == []
+    assert market.due() == []
 
 
 def test_after_its_end_nothing_is_refunded(market: Market, clock: Clock) -> None:
@@ -478,7 +478,7 @@ def test_the_life_of_a_job(market: Market, clock: Clock) -> None:
     # Six slots of twelve have begun.
     assert 0 < ended.reservation.refunded < ended.reservation.price
     assert balance(market) == GRANT - ended.reservation.price + ended.reservation.refunded
-    assert market.reservations(with_workload=True) == []
+    assert market.due() == []
 
     before = rows(market)
     market.job_ended(queued.id, JobState.FAILED, 1, "again")
@@ -503,7 +503,7 @@ def test_a_job_that_failed_to_start_costs_nothing(market: Market, clock: Clock) 
     assert (found.state, found.message) == (JobState.FAILED, "no such account")
     assert found.reservation.state is State.FAILED
     assert balance(market) == GRANT
-    assert market.reservations(with_workload=True) == []
+    assert market.due() == []
 
 
 def test_a_running_job_that_is_cancelled_stays_so(market: Market, clock: Clock) -> None:
@@ -513,11 +513,11 @@ def test_a_running_job_that_is_cancelled_stays_so(market: Market, clock: Clock) 
     clock.now += 60
     market.give_back(made.id)
     assert market.job(made.id).state is JobState.CANCELLED
-    assert [each.id for each in market.reservations(with_workload=True)] == [made.id]
+    assert [each.reservation.id for each in market.due()] == [made.id]
     market.job_ended(made.id, JobState.FAILED, -15, "stopped on request")
     assert market.job(made.id).state is JobState.CANCELLED
     assert market.reservation(made.id).state is State.RELEASED
-    assert market.reservations(with_workload=True) == []
+    assert market.due() == []
 
 
 def test_a_queued_job_that_is_cancelled_costs_nothing(market: Market) -> None:

@@ -178,8 +178,8 @@ def test_capacity_is_what_is_left_at_each_time(
         1, None, kept, tuple(Outage(start, start + long, n) for start, long, n in outages)
     )
     inventory = Inventory.single({"gpu": 8})
-    for change in terms.capacity("gpu", 8):
-        inventory.set_capacity(None, change.start, change.end, change.resources)
+    for start, end, units in terms.for_sale(8):
+        inventory.set_capacity(None, start, end, {"gpu": units})
     found = inventory.capacity(np.arange(35), 1)[0, 0].tolist()
     for time in range(35):
         lost = sum(

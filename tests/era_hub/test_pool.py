@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from era_hub.market.capacity import machine
 from era_hub.plugins import ConfigurationError
 from era_hub.pool import Pool
 from era_pricing import Bid, Era, ResourceRequest
@@ -15,11 +16,12 @@ from tests.era_hub.small_market import DAWN, HOUR
 
 DAY = 24 * HOUR
 GPUS = 8
+NODES = machine("nvidia.com/gpu", GPUS)
 
 
 def engine(past: list[SeenRequest] | None = None, **settings: Any) -> Era:
     pool = Pool(**settings)
-    return pool.build(GPUS, pool.for_sale(GPUS), lambda: DAWN, past or [])
+    return pool.build(NODES, pool.for_sale(NODES), lambda: DAWN, past or [])
 
 
 def prices(era: Era, gpus: int = 1) -> list[int]:

@@ -504,7 +504,7 @@ async def test_a_pass_that_fails_is_not_the_last(
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(world.market, "reservations", fail)
+        broken.setattr(world.market, "due", fail)
         loop = asyncio.create_task(world.reconciler.run())
 
         async def failed_twice() -> bool:

@@ -655,3 +655,20 @@ def test_an_overrun_survives_a_restore():
     again.restore([made], now=HOUR + 600)
     assert again.get_current_allocation(now=HOUR + 600)["a"].overrun
     assert again.update(Feedback(), now=2 * HOUR).overruns == {"a": 0}
+
+
+def test_a_notebook_goes_on_elsewhere_when_its_node_is_lost():
+    era = build(nodes={"a": {GPU: "4"}, "b": {GPU: "4"}})
+    made = book(era, "notebook", 4, 0, 4, commitment=FIXED)
+    (lost,) = made.placements[0].nodes
+    (other,) = {"a", "b"} - {lost}
+    result = era.update(Feedback([change(HOUR, None, 0, lost)]), now=HOUR + 10)
+    assert not result.broken
+    (moved,) = result.moved
+    done, rest = moved.placements
+    assert (done.start, done.end, done.nodes) == (0, HOUR + 10, (lost,))
+    assert (rest.start, rest.end, rest.nodes) == (HOUR + 10, 4 * HOUR, (other,))
+    assert moved.price == made.price
+    # Without room for the rest of its time it is broken.
+    again = era.update(Feedback([change(HOUR, None, 0, other)]), now=HOUR + 20)
+    assert again.broken == {"notebook": made.price}

@@ -1,0 +1,1 @@
+"""What becomes of the workloads of reservations, one step at a time; `reconciler` repeats them."""
