@@ -89,6 +89,7 @@ EXTRAS["test"] = [
     # Helm's own library, which is not made for every machine; tests say where they miss it.
     "helm-python-sdk>=0.2,<0.3; platform_machine != 'aarch64'",
     "kubernetes-validate>=1.37,<2",
+    "setuptools>=70.1",
     "ruff>=0.5",
     "mypy>=1.10,<3",
     "import-linter>=2.16,<3",
