@@ -222,7 +222,7 @@ class EraKubeSpawner(EraSpawnerMixin, KubeSpawner):
     def _hide_gpus(self, pod: V1Pod) -> None:
         hidden = V1EnvVar(name=pods.SWITCH, value=pods.HIDDEN[0])
         for container in [*(pod.spec.init_containers or ()), *pod.spec.containers]:
-            if not pods.is_open(self._as_manifest(container), self.gpu_resource):
+            if not pods.is_open(self._as_manifest(container), self._terms.gpu):
                 continue
             # A hook may have added a container as a mapping.
             if isinstance(container, dict):

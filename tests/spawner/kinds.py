@@ -69,7 +69,7 @@ class LocalKind:
         return {"cmd": ["/no/such/program"]}
 
     def runs(self, one: EraLocalSpawner) -> bool:
-        return one.proc is not None
+        return one.proc is not None and one.proc.poll() is None
 
     async def environment(self, one: EraLocalSpawner) -> dict[str, str]:
         """Environment of the running server."""
