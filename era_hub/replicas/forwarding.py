@@ -102,12 +102,14 @@ class Forwarding:
                         return answer
                 except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
                     pass  # it has not been asked
-                except (httpx.HTTPError, _Replaced):
+                except (httpx.HTTPError, _Replaced) as error:
                     if not repeatable:
                         raise Unavailable(
                             "the service that writes was lost while it did this: look whether "
                             "it was done before you try again, or send an Idempotency-Key"
                         ) from None
+                    if isinstance(error, _Replaced):
+                        continue  # however long that took, somebody can do it now
             if time.monotonic() > end:
                 raise Unavailable("no service can write now; try again in a moment")
             await asyncio.sleep(PAUSE)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urljoin
 from uuid import uuid4
@@ -16,6 +18,7 @@ import httpx
 import psycopg
 import pytest
 from sqlalchemy import text
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 from era_hub import models
 from era_hub.api import ROUTES
@@ -24,11 +27,11 @@ from era_hub.client import EraClient
 from era_hub.client.calls import EraError
 from era_hub.models import micro_credits
 from era_hub.plugins import ConfigurationError
-from era_hub.replicas import Follower, reachable
+from era_hub.replicas import Follower, forwarding, reachable
 from era_hub.replicas.news import channel, tell, understand
 from era_hub.store.database import Database
 from era_hub.store.demand import Demand
-from era_hub.store.election import Forbidden, Writer, depose, holder
+from era_hub.store.election import Forbidden, Leader, Writer, depose, holder
 from era_hub.store.election import leader as who_leads
 from tests.end_to_end.people import log_in
 from tests.era_hub.small_market import Clock, market_on, notebook
@@ -419,6 +422,32 @@ def test_a_writer_that_could_not_say_where_it_is_says_it_later(databases: list[D
     with databases[1].reader.begin() as session:
         found = who_leads(session, "a")
     assert found is not None and found.address == "http://10.0.0.1:1"
+
+
+@pytest.mark.asyncio
+async def test_what_waited_for_a_frozen_writer_long_is_done_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard = asyncio.Event()
+    silent = await asyncio.start_server(lambda *_: heard.set(), "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    own = SimpleNamespace(address="http://127.0.0.1:1")
+    replica = SimpleNamespace(leading=False, leader=Leader(address, 1, 1), writer=own)
+    passing = forwarding.Forwarding(replica)  # type: ignore[arg-type]
+    # Longer than it would wait for somebody to be there at all.
+    monkeypatch.setattr(forwarding, "WAIT", 0.0)
+    line = RequestStartLine("POST", "/jobs", "HTTP/1.1")
+    headers = HTTPHeaders({"Idempotency-Key": "k"})
+    request = HTTPServerRequest(start_line=line, headers=headers)
+    asked = asyncio.create_task(passing.ask(request, b"{}", "name"))
+    try:
+        await heard.wait()
+        replica.leading = True
+        assert await asked is None
+    finally:
+        asked.cancel()
+        silent.close()
+        await passing.close()
 
 
 def test_only_quotes_are_posts_that_change_nothing() -> None:
