@@ -98,6 +98,7 @@ def test_a_mistyped_name_is_refused(helm: Any, chart: Any, path: Path) -> None:
         ({"database": {"sqlite": {"size": "much"}}}, "database/sqlite/size"),
         ({"hub": {"url": "hub:8081"}}, "hub/url"),
         ({"hub": {"baseUrl": "jupyter"}}, "hub/baseUrl"),
+        ({"hub": {"baseUrl": "/space word/"}}, "hub/baseUrl"),
         ({"image": {"digest": "latest"}}, "image/digest"),
         ({"userNamespaces": ["Users"]}, "userNamespaces/0"),
         ({"config": {"pool": {"slot": 60}}}, "config"),

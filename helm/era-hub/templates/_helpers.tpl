@@ -15,8 +15,8 @@
 
 {{- /* A Deployment's selector can't change: nothing that a new version changes belongs here. */}}
 {{- define "era-hub.selector" -}}
-app.kubernetes.io/name: {{ include "era-hub.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "era-hub.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "era-hub.labels" -}}
@@ -83,7 +83,7 @@ app.kubernetes.io/part-of: era-hub
 to:
   {{- range . }}
   - ipBlock:
-      cidr: {{ . }}
+      cidr: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end }}
