@@ -437,7 +437,7 @@ async def test_what_waited_for_a_frozen_writer_long_is_done_by_the_next(
     # Longer than it would wait for somebody to be there at all.
     monkeypatch.setattr(forwarding, "WAIT", 0.0)
     line = RequestStartLine("POST", "/jobs", "HTTP/1.1")
-    headers = HTTPHeaders({"Idempotency-Key": "k"})
+    headers = HTTPHeaders({"Host": "x", "Idempotency-Key": "k"})
     request = HTTPServerRequest(start_line=line, headers=headers)
     asked = asyncio.create_task(passing.ask(request, b"{}", "name"))
     try:
