@@ -32,6 +32,8 @@ ACCESS = f"access:services!service={SERVICE}"
 # What every user needs, and what their notebook's own token is given of it.
 USER_SCOPES = [ACCESS, "custom:era:bid"]
 SERVER_SCOPES = ["users:activity!user", "access:servers!server"]
+EVERYWHERE = frozenset({"0.0.0.0", "::", "*"})
+"""Addresses to listen on that nobody can be told."""
 # How the hub shows the service and logs its visitors in.
 SHOWN = {
     "display": True,
@@ -48,6 +50,7 @@ def setup(
     system_users: bool | None = None,
     gpus: int | None = None,
     admins: Iterable[str] | None = None,
+    host: str | None = None,
     port: int | None = None,
     config_file: str | os.PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
@@ -58,7 +61,7 @@ def setup(
     kept: lists are extended, hooks chained, roles completed. A service ``era`` that is
     configured there with the `url` of what somebody else starts, as on Kubernetes, is
     completed and not started by the hub; it has its own settings then, and `gpus`,
-    `port`, `config_file` and `options` are refused.
+    `host`, `port`, `config_file` and `options` are refused.
 
     Parameters
     ----------
@@ -68,7 +71,8 @@ def setup(
         Where the service keeps its database, and homes of users without a system
         account; relative to the hub's working directory.
     spawner : str
-        Entry point or class of the spawner; ``era-local`` runs local processes.
+        Entry point or class of the spawner; ``era-local`` runs local processes, and
+        ``era-kube`` pods.
     system_users : bool, optional
         Run servers and jobs as the users' own system accounts. Default: yes if the
         hub runs as root. Otherwise all run as the hub's account, without isolation.
@@ -77,9 +81,12 @@ def setup(
         simulated ones where it has none.
     admins : iterable of str, optional
         Users who may see everything; default: ``c.Authenticator.admin_users``.
+    host : str, optional
+        Address on which the service listens, and at which notebooks find it. Default: the
+        loopback interface; with ``era-kube`` the one at which pods find the hub itself.
     port : int, optional
-        Where the service listens on the loopback interface; default: a free port,
-        the same one at each start if possible.
+        Where the service listens there; default: a free port, the same one at each
+        start if possible.
     config_file : path, optional
         Configuration file of the service itself; see ``era-hub serve --help-all``.
     options : mapping of str to value, optional
@@ -98,11 +105,14 @@ def setup(
 
     service = _configured(c, SERVICE)
     if service:
-        _check_external(service, gpus=gpus, port=port, config_file=config_file, options=options)
+        _check_external(
+            service, gpus=gpus, host=host, port=port, config_file=config_file, options=options
+        )
     else:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         port = port or _usual_port(state, _ports_of_the_hub(c))
-        service = _managed(state, port, system_users, gpus, config_file, options)
+        address = f"http://{host or _usual_host(c, spawner)}:{port}"
+        service = _managed(state, address, system_users, gpus, config_file, options)
     _set_service(c, {**SHOWN, **service})
     spawners = {"name": SPAWNER_SERVICE, "api_token": secrets.token_hex(32)}
     spawners |= _configured(c, SPAWNER_SERVICE)
@@ -120,6 +130,8 @@ def setup(
     c.EraSpawnerMixin.era_token = spawners["api_token"]
     c.EraLocalSpawner.system_users = system_users
     c.EraLocalSpawner.home_root = str(state / "homes")
+    if options and "Pool.name" in options:
+        c.EraKubeSpawner.pool = options["Pool.name"]
 
 
 def _configured(c: Any, name: str) -> dict[str, Any]:
@@ -140,7 +152,7 @@ def _check_external(service: Mapping[str, Any], **own: Any) -> None:
 
 def _managed(
     state: Path,
-    port: int,
+    address: str,
     system_users: bool,
     gpus: int | None,
     config_file: str | os.PathLike[str] | None,
@@ -159,7 +171,7 @@ def _managed(
     command += [f"--{name}={value}" for name, value in {**settings, **(options or {})}.items()]
     return {
         "name": SERVICE,
-        "url": f"http://127.0.0.1:{port}",
+        "url": address,
         "command": command,
     }
 
@@ -256,6 +268,26 @@ def _ports_of_the_hub(c: Any) -> set[int]:
         *(service.get("url") or "" for service in _present(hub, "services", [])),
     }
     return {*numbers, *(port for port in (urlparse(url).port for url in urls) if port)}
+
+
+def _usual_host(c: Any, spawner: str) -> str:
+    """Where the service can be reached by its notebooks: like the hub, if they are elsewhere."""
+    if spawner != "era-kube":
+        return "127.0.0.1"
+    hub = c.JupyterHub
+    found = (
+        urlparse(_present(hub, "hub_connect_url", "")).hostname,
+        _present(hub, "hub_connect_ip", ""),
+        urlparse(_present(hub, "hub_bind_url", "")).hostname,
+        _present(hub, "hub_ip", ""),
+    )
+    for each in found:
+        if each and each not in EVERYWHERE:
+            return each
+    raise ValueError(
+        "pods can't reach the loopback interface: say with host= at which address of this "
+        "machine they find the service, or start the service elsewhere"
+    )
 
 
 def _usual_port(state: Path, taken: set[int]) -> int:

@@ -63,7 +63,8 @@ c.JupyterHub.load_roles = [
     }},
 ]
 {extra}
-era_hub.setup(c, state_dir=".", system_users={system_users}, gpus={gpus}, options={options!r})
+era_hub.setup(c, state_dir=".", spawner="{spawner}", system_users={system_users},
+    gpus={gpus}, options={options!r})
 """
 
 
@@ -102,6 +103,7 @@ class RunningHub:
         base_path: str = "/",
         extra: str = "",
         system_users: bool = False,
+        spawner: str = "era-local",
     ) -> None:
         self.folder = folder
         self.base_path = base_path
@@ -120,6 +122,7 @@ class RunningHub:
                 token=self.token,
                 spawner_token=self.spawner_token,
                 system_users=system_users,
+                spawner=spawner,
                 gpus=gpus,
                 options=settings,
                 extra=extra,
@@ -174,6 +177,13 @@ class RunningHub:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        self.process = None
+
+    def kill(self) -> None:
+        """End the hub alone, as a lack of memory would: SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
         self.process = None
 
     def _healthy(self) -> bool:

@@ -29,23 +29,40 @@ UNMANAGED = """
 for each in c.JupyterHub.services:
     if each["name"] == "era":
         del each["command"]
-        each.update(url="http://127.0.0.1:{port}", api_token="{token}")
+        each.update(url="http://{host}:{port}", api_token="{token}")
+c.EraSpawnerMixin.era_url = "http://{host}:{port}{base_path}services/era"
 """
 
 
 class HubBeside(RunningHub):
-    """A hub that does not start the service; options as of `RunningHub`."""
+    """A hub that does not start the service; options as of `RunningHub`.
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        super().__init__(folder, **options)
+    Parameters
+    ----------
+    host : str
+        Address on which hub and service listen for each other and for notebooks.
+    """
+
+    def __init__(
+        self, folder: Path, host: str = "127.0.0.1", extra: str = "", **options: Any
+    ) -> None:
+        super().__init__(folder, extra=f'c.JupyterHub.hub_ip = "{host}"\n{extra}', **options)
+        self.host = host
         self.service_token = secrets.token_hex(16)
         self.service_ports = free_ports(1)
         with (folder / "jupyterhub_config.py").open("a") as file:
-            file.write(UNMANAGED.format(port=self.service_ports[0], token=self.service_token))
+            file.write(
+                UNMANAGED.format(
+                    host=host,
+                    port=self.service_ports[0],
+                    base_path=self.base_path,
+                    token=self.service_token,
+                )
+            )
 
     def start(self) -> None:
         # The hub waits half a minute for somebody to answer there, and then goes on.
-        with HTTPServer(("127.0.0.1", self.service_ports[0]), _Nobody) as nobody:
+        with HTTPServer((self.host, self.service_ports[0]), _Nobody) as nobody:
             Thread(target=nobody.serve_forever, daemon=True).start()
             try:
                 super().start()
@@ -102,7 +119,7 @@ class RunningService:
         self.name = f"service-{replica}"
         self.port = hub.service_ports[replica]
         self.prefix = f"{hub.base_path}services/era/"
-        self.url = f"http://127.0.0.1:{self.port}{self.prefix}"
+        self.url = f"http://{hub.host}:{self.port}{self.prefix}"
         # A password must not show in the list of processes.
         self._config = hub.folder / f"{self.name}.json"
         settings: dict[str, Any] = {
@@ -219,9 +236,9 @@ class RunningService:
         return {
             "JUPYTERHUB_SERVICE_NAME": "era",
             "JUPYTERHUB_SERVICE_PREFIX": self.prefix,
-            "JUPYTERHUB_SERVICE_URL": f"http://127.0.0.1:{self.port}",
+            "JUPYTERHUB_SERVICE_URL": f"http://{self.hub.host}:{self.port}",
             "JUPYTERHUB_API_TOKEN": hub.service_token,
-            "JUPYTERHUB_API_URL": f"http://127.0.0.1:{hub.hub_port}{hub.base_path}hub/api",
+            "JUPYTERHUB_API_URL": f"http://{hub.host}:{hub.hub_port}{hub.base_path}hub/api",
             "JUPYTERHUB_BASE_URL": hub.base_path,
             "JUPYTERHUB_CLIENT_ID": "service-era",
             "JUPYTERHUB_OAUTH_ACCESS_SCOPES": json.dumps([scope]),

@@ -387,6 +387,32 @@ def test_the_address_of_the_service(text: str, path: str) -> None:
     assert c.EraSpawnerMixin.era_url == f"http://127.0.0.1:4321{path}services/era"
 
 
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ('c.JupyterHub.hub_ip = "10.0.0.7"', "10.0.0.7"),
+        ('c.JupyterHub.hub_bind_url = "http://10.0.0.7:8081"', "10.0.0.7"),
+        ('c.JupyterHub.hub_ip = "0.0.0.0"\nc.JupyterHub.hub_connect_ip = "hub-1"', "hub-1"),
+        ('c.JupyterHub.hub_connect_url = "http://hub-1:8081"', "hub-1"),
+    ],
+)
+def test_pods_find_the_service_where_they_find_the_hub(text: str, host: str) -> None:
+    c = set_up(load(text), spawner="era-kube", options={"Pool.name": "a100"})
+    assert c.EraSpawnerMixin.era_url == f"http://{host}:4321/services/era"
+    assert service(c)["url"] == f"http://{host}:4321"
+    assert c.EraKubeSpawner.pool == "a100"
+    c = set_up(load(text), spawner="era-kube", host="10.1.1.1")
+    assert c.EraSpawnerMixin.era_url == "http://10.1.1.1:4321/services/era"
+    # Local notebooks need no more than the loopback interface.
+    assert set_up(load(text)).EraSpawnerMixin.era_url == "http://127.0.0.1:4321/services/era"
+
+
+@pytest.mark.parametrize("text", ["", 'c.JupyterHub.hub_ip = "0.0.0.0"'])
+def test_pods_do_not_find_what_listens_for_this_machine_alone(text: str) -> None:
+    with pytest.raises(ValueError, match="say with host= at which address"):
+        set_up(load(text), spawner="era-kube")
+
+
 # -- the spawner's token ------------------------------------------------------
 
 
@@ -407,7 +433,8 @@ def test_every_configuration_has_a_token_of_its_own() -> None:
 
 
 def test_in_a_configuration_file() -> None:
-    c = load("era_hub.setup(c, port=4321, system_users=False, gpus=2, spawner='era-kube')")
+    call = "era_hub.setup(c, port=4321, system_users=False, gpus=2, host='10.0.0.7', "
+    c = load(call + "spawner='era-kube')")
     assert option(c, "LocalCloud.simulated_gpus") == "2"
     assert c.JupyterHub.spawner_class == "era-kube"
 
@@ -458,7 +485,8 @@ def test_what_it_is_given_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    "named", [{"gpus": 2}, {"port": 1}, {"config_file": "x.py"}, {"options": {}}]
+    "named",
+    [{"gpus": 2}, {"host": "h"}, {"port": 1}, {"config_file": "x.py"}, {"options": {}}],
 )
 def test_its_settings_are_its_own(named: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(named))} can't be set here"):
