@@ -306,10 +306,17 @@ MOVED = """
 """
 
 SOLD = """
-    WITH spans AS (
-        SELECT units, start,
-            CASE WHEN ended IS NOT NULL AND ended < "end" THEN ended ELSE "end" END AS stop
+    WITH those AS (
+        SELECT id, units, start, "end", coalesce(ended, "end") AS ended
         FROM reservations WHERE pool = :pool AND "end" > :since AND units > 0
+    ), parts AS (
+        SELECT r.units, r.ended, p.start, p."end"
+        FROM those r JOIN placements p ON p.reservation_id = r.id
+        UNION ALL
+        SELECT units, ended, start, "end" FROM those
+        WHERE NOT EXISTS (SELECT 1 FROM placements p WHERE p.reservation_id = those.id)
+    ), spans AS (
+        SELECT units, start, CASE WHEN ended < "end" THEN ended ELSE "end" END AS stop FROM parts
     ), marks AS (
         SELECT start AS at, units AS change FROM spans WHERE stop > start
         UNION ALL SELECT stop, -units FROM spans WHERE stop > start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from era_hub import models
+from era_hub.clouds.base import Node
 from era_hub.market import Market
 from era_hub.market.capacity import machine
 from era_hub.models import micro_credits
@@ -50,11 +52,12 @@ def market_on(
     gpus: int = 8,
     grant: str = "100",
     writer: Writer | None = None,
+    cluster: Sequence[Node] | None = None,
     **pool: Any,
 ) -> Market:
-    """The same on a database whose tables are up to date."""
+    """The same on a database whose tables are up to date; `cluster` in place of one machine."""
     settings = Pool(**pool)
-    nodes = machine(settings.resource, gpus)
+    nodes = machine(settings.resource, gpus) if cluster is None else tuple(cluster)
     for_sale = settings.for_sale(nodes)
     with database.session.begin() as session:
         past = Demand(session, settings.name, settings.resource).recall(clock())
@@ -63,7 +66,8 @@ def market_on(
         era=settings.build(nodes, for_sale, clock, past),
         configurations=for_sale,
         pool=settings.name,
-        gpus=range(gpus),
+        gpus=range(gpus) if cluster is None else None,
+        nodes=nodes,
         grant=micro_credits(grant),
         clock=clock,
         begin=writer and writer.begin,

@@ -11,7 +11,7 @@ from era_hub.store.audit_log import AuditLog
 from era_hub.store.database import Database
 from era_hub.store.grants import Grants
 from era_hub.store.ledger import Ledger
-from era_hub.store.tables import Reservation
+from era_hub.store.tables import Placement, Reservation
 from tests.era_hub.store.rows import DAY, NOW, a_reservation, proof
 
 
@@ -158,6 +158,23 @@ def test_what_is_sold_twice_is_found(database: Database) -> None:
         row.ended, row.state = NOW + 8, "released"
     found = {each.check for each in proof(database, capacities={"local": 4})}
     assert "capacity" not in found
+
+
+def test_what_runs_in_parts_leaves_the_rest_to_others(database: Database) -> None:
+    parts = [(0, 10), (20, 30)]
+    with database.session.begin() as session:
+        row = a_reservation("r1", start=NOW, end=NOW + 30, units=4, price=0)
+        row.placements = [
+            Placement(number=number, start=NOW + start, end=NOW + end, slots=1, shares=[["a", 1]])
+            for number, (start, end) in enumerate(parts)
+        ]
+        between = a_reservation("r2", start=NOW + 10, end=NOW + 20, units=4, price=0)
+        session.add_all((row, between))
+    assert proof(database, capacities={"local": 4}) == []
+    with database.session.begin() as session:
+        session.get_one(Reservation, "r2").end = NOW + 21
+    (finding,) = proof(database, capacities={"local": 4})
+    assert finding.text == f"8 units are sold of 4 at {NOW + 20}"
 
 
 def test_a_pool_may_have_been_larger_or_smaller(database: Database) -> None:
