@@ -26,7 +26,7 @@ from era_pricing.workload import Workload
 # The shapes are those of the benchmark beside this one, wherever both are called from.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.welfare import CAPACITY, SHAPES, SLOT, TOLERANCE
+from benchmarks.shapes import CAPACITY, SHAPES, SLOT, TOLERANCE
 
 MICRO = 1e6
 

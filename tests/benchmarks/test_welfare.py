@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import welfare
+from benchmarks import shapes, welfare
 from era_pricing.algorithms import Market
 from era_pricing.algorithms.first_fit import FirstFit
 from era_pricing.arrays import FloatArray, IntArray
@@ -20,11 +20,11 @@ from era_pricing.simulator.run import ACCEPTED, simulate
 from era_pricing.timegrid import DAY, HOUR
 from era_pricing.workload import Workload
 
-NAMES = [shape.name for shape in welfare.SHAPES]
+NAMES = [shape.name for shape in shapes.SHAPES]
 
 
-def shape_of(name: str) -> welfare.Shape:
-    return next(shape for shape in welfare.SHAPES if shape.name == name)
+def shape_of(name: str) -> shapes.Shape:
+    return next(shape for shape in shapes.SHAPES if shape.name == name)
 
 
 def drawn(name: str) -> tuple[Workload, Workload]:
@@ -50,7 +50,7 @@ def hourly_value(jobs: Workload) -> FloatArray:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shape_draws_two_weeks_to_learn_from_and_then_the_week_that_is_played(name: str) -> None:
     jobs, past = drawn(name)
-    begin = shape_of(name).scenario.start + welfare.PAST
+    begin = shape_of(name).scenario.start + shapes.PAST
     assert len(past) > len(jobs) > 100
     assert past.submitted.max() < begin <= jobs.submitted.min()
     assert begin - past.submitted.min() > 13 * DAY
@@ -102,7 +102,7 @@ def test_bookings_are_made_ahead_where_they_are_in_advance() -> None:
     jobs, _ = drawn("advance")
     assert (jobs.arrival - jobs.submitted > HOUR).mean() > 0.9
     usual, _ = drawn("mixed")
-    assert (usual.arrival - usual.submitted < welfare.SLOT).all()
+    assert (usual.arrival - usual.submitted < shapes.SLOT).all()
 
 
 def test_the_urgent_are_worth_more_than_the_bulk() -> None:
@@ -131,8 +131,8 @@ def test_requests_come_together_where_there_are_bursts() -> None:
 
 def test_a_plug_in_is_served_as_by_the_simulator() -> None:
     requests, past = replace(shape_of("mixed"), days=1).draw(seed=1)
-    served = welfare.served_by(FirstFit(), Prior(1, 0.0), requests, past)
-    pool = Pool.of(welfare.CAPACITY)
+    served = shapes.served_by(FirstFit(), Prior(1, 0.0), requests, past)
+    pool = Pool.of(shapes.CAPACITY)
     run = simulate(requests, welfare.MECHANISMS["greedy"], pool, history=past, seed=1)
     assert 0.2 < (run.answer == ACCEPTED).mean() < 0.9
     assert served == pytest.approx(run.worth.sum() / 1e6, rel=1e-12)
@@ -140,10 +140,10 @@ def test_a_plug_in_is_served_as_by_the_simulator() -> None:
 
 def oracle_rates(units: int, first: int, count: int) -> list[int]:
     """Of so many slots, with prices for the slots 1000 to 1002."""
-    algorithm = welfare.OraclePrices(1000, np.array([5e5, 0.0, 1_999_999.6]))
+    algorithm = shapes.OraclePrices(1000, np.array([5e5, 0.0, 1_999_999.6]))
     zeros = np.zeros(count, dtype=np.int64)
-    times = (np.arange(count, dtype=np.int64) + first) * welfare.SLOT
-    market = Market(int(times[0]), welfare.SLOT, times, zeros + 64, zeros, Prior(1, 0.0), 1)
+    times = (np.arange(count, dtype=np.int64) + first) * shapes.SLOT
+    market = Market(int(times[0]), shapes.SLOT, times, zeros + 64, zeros, Prior(1, 0.0), 1)
     rates = algorithm.rates(units, market)
     assert rates.dtype == np.int64
     return [int(rate) for rate in rates]
@@ -174,20 +174,20 @@ def named() -> Workload:
 
 def waiters(jobs: Workload) -> Workload:
     """In the order of the requests that they were drawn from."""
-    rows = np.flatnonzero(np.array(jobs.classes) == welfare.WAITERS).tolist()
+    rows = np.flatnonzero(np.array(jobs.classes) == shapes.WAITERS).tolist()
     return jobs.select(sorted(rows, key=lambda row: int(jobs.names[row])))
 
 
 def others(jobs: Workload) -> Workload:
-    return jobs.select(np.array(jobs.classes) != welfare.WAITERS)
+    return jobs.select(np.array(jobs.classes) != shapes.WAITERS)
 
 
 def test_the_same_requests_wait_however_long_and_keep_their_values(named: Workload) -> None:
-    usual = waiters(welfare.delayed(named, 0, seed=1))
+    usual = waiters(shapes.delayed(named, 0, seed=1))
     able = slack_of(named) >= 6 * HOUR
     assert len(usual) == pytest.approx(0.05 * able.sum(), abs=1)
-    for hours in welfare.DELAYS:
-        late = waiters(welfare.delayed(named, hours * HOUR, seed=1))
+    for hours in shapes.DELAYS:
+        late = waiters(shapes.delayed(named, hours * HOUR, seed=1))
         assert late.names == usual.names
         for column in ("submitted", "arrival", "deadline", "units", "duration", "value"):
             later, before = getattr(late, column), getattr(usual, column)
@@ -195,32 +195,32 @@ def test_the_same_requests_wait_however_long_and_keep_their_values(named: Worklo
                 before = before + hours * HOUR
             if column == "arrival":
                 before = np.maximum(before, late.submitted)
-                assert ((later - before >= 0) & (later - before < welfare.SLOT)).all()
+                assert ((later - before >= 0) & (later - before < shapes.SLOT)).all()
             else:
                 np.testing.assert_array_equal(later, before)
 
 
 def test_another_seed_lets_others_wait(named: Workload) -> None:
-    one, two = (waiters(welfare.delayed(named, HOUR, seed)) for seed in (1, 2))
+    one, two = (waiters(shapes.delayed(named, HOUR, seed)) for seed in (1, 2))
     assert len(one) == len(two)
     assert set(one.names) != set(two.names)
 
 
-@pytest.mark.parametrize("hours", welfare.DELAYS)
+@pytest.mark.parametrize("hours", shapes.DELAYS)
 def test_windows_hold_their_jobs_after_a_delay_and_begin_with_slots(
     named: Workload, hours: int
 ) -> None:
-    jobs = welfare.delayed(named, hours * HOUR, seed=1)
+    jobs = shapes.delayed(named, hours * HOUR, seed=1)
     assert len(jobs) == len(named)
     assert (np.diff(jobs.submitted) >= 0).all()
     assert (jobs.arrival >= jobs.submitted).all()
-    assert not (jobs.arrival % welfare.SLOT).any()
+    assert not (jobs.arrival % shapes.SLOT).any()
     assert (slack_of(jobs) >= 0).all()
 
 
-@pytest.mark.parametrize("hours", welfare.DELAYS)
+@pytest.mark.parametrize("hours", shapes.DELAYS)
 def test_a_delay_leaves_those_who_do_not_wait_as_they_were(named: Workload, hours: int) -> None:
-    left = others(welfare.delayed(named, hours * HOUR, seed=1))
+    left = others(shapes.delayed(named, hours * HOUR, seed=1))
     before = named.select(list(map(int, left.names)))
     assert 0 < len(left) < len(named)
     for column in ("submitted", "arrival", "deadline", "units", "duration", "value"):
@@ -233,13 +233,13 @@ def test_a_delay_leaves_those_who_do_not_wait_as_they_were(named: Workload, hour
 def test_an_unknown_shape_is_refused_and_the_known_ones_are_told() -> None:
     result = CliRunner().invoke(welfare.main, ["--shapes", "mixed, square"])
     assert result.exit_code == 2
-    known = ", ".join([*NAMES, welfare.PHILLY])
+    known = ", ".join([*NAMES, shapes.PHILLY])
     assert f"Invalid value for '--shapes': 'square' is none of {known}\n" in result.output
 
 
 def test_shapes_come_in_their_order_and_with_the_days_asked_for(tmp_path: Path) -> None:
-    shapes = welfare.chosen_shapes(["alike", "tight"], tmp_path / "no.csv", 3)
-    assert [(shape.name, shape.days) for shape in shapes] == [("tight", 3), ("alike", 3)]
+    chosen = shapes.chosen_shapes(["alike", "tight"], tmp_path / "no.csv", 3)
+    assert [(shape.name, shape.days) for shape in chosen] == [("tight", 3), ("alike", 3)]
 
 
 @pytest.mark.parametrize("asked", [[], ["philly", "tight"]])
@@ -247,8 +247,8 @@ def test_philly_is_left_out_with_a_note_where_its_trace_is_missing(
     asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace = tmp_path / "no.csv.gz"
-    shapes = welfare.chosen_shapes(asked, trace, 7)
-    assert [shape.name for shape in shapes] == (["tight"] if asked else NAMES)
+    chosen = shapes.chosen_shapes(asked, trace, 7)
+    assert [shape.name for shape in chosen] == (["tight"] if asked else NAMES)
     told = capsys.readouterr()
     assert told.err == f"philly is left out: there is no {trace}\n"
     assert told.out == ""
@@ -257,7 +257,7 @@ def test_philly_is_left_out_with_a_note_where_its_trace_is_missing(
 def test_nothing_is_said_of_a_missing_trace_that_nobody_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    welfare.chosen_shapes(["tight"], tmp_path / "no.csv.gz", 7)
+    shapes.chosen_shapes(["tight"], tmp_path / "no.csv.gz", 7)
     assert capsys.readouterr().err == ""
 
 
@@ -273,5 +273,5 @@ def test_help_tells_every_shape_and_mechanism() -> None:
     result = CliRunner().invoke(welfare.main, ["--help"])
     assert result.exit_code == 0
     mechanisms = (name for name in welfare.MECHANISMS if name != welfare.SLOW)
-    for name in (*NAMES, welfare.PHILLY, *mechanisms, welfare.FIXED, welfare.ORACLE):
+    for name in (*NAMES, shapes.PHILLY, *mechanisms, welfare.FIXED, welfare.ORACLE):
         assert re.search(rf"^ +{re.escape(name)} +\S", result.output, re.MULTILINE), name
