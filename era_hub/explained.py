@@ -88,7 +88,10 @@ def _about(each: Movement, row: Reservation, own: bool) -> str:
     job = "" if row.job is None else f" for the job {row.job.name}" if own else " for a job"
     what = row.configuration + job
     if each.kind == "refund":
-        return _REFUNDS.get(State(row.state), "Refunded for {}").format(what)
+        state = State(row.state)
+        # Why is the owner's business: it may quote what their job said.
+        why = f": {row.message}" if own and state is State.FAILED and row.message else ""
+        return _REFUNDS.get(state, "Refunded for {}").format(what) + why
     # The memo says for how long, and does not change when the reservation does.
     said = each.memo[:1].upper() + each.memo[1:] + job
     return said if State(row.state).final else f"{said}; held until it ends"

@@ -42,10 +42,10 @@ class Commands(click.Group):
             raise  # a reader such as head has seen enough; click ends quietly
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
+            # What is wrong with several fields together has no place of its own.
             where = ".".join(str(part) for part in first["loc"])
-            raise click.UsageError(
-                f"{where}: {first['msg'].removeprefix('Value error, ')}"
-            ) from None
+            what = first["msg"].removeprefix("Value error, ")
+            raise click.UsageError(f"{where}: {what}" if where else what) from None
         except (EraError, httpx.InvalidURL) as error:
             raise click.ClickException(str(error)) from error
 

@@ -198,6 +198,8 @@ def test_maintenance(run: Run) -> None:
     (changed,) = answer(run("maintenance", "change", number, "--gpus", "2", "--yes", "--json"))
     assert (changed["after"]["gpus"], changed["after"]["reason"]) == (2, "cooling")
     assert run("maintenance", "drop", number, "--yes").returncode == 0
+    backwards = run("maintenance", "plan", "--start", "+2h", "--end", "+1h", "--yes")
+    assert "Error: end: must be later than the start" in backwards.stderr
     assert run("maintenance", "list").stdout.strip() == "No maintenance."
 
 

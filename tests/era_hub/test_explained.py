@@ -9,6 +9,7 @@ from era_hub import admin_models, models
 from era_hub.answers import Forbidden
 from era_hub.client import EraError
 from era_hub.client.admin import AdminClient
+from era_hub.cloud_models import FailedWorkload, Feedback
 from era_hub.market import Market
 from era_hub.store.ledger import Ledger
 from tests.era_hub.small_market import HOUR, Clock, job, notebook
@@ -84,6 +85,16 @@ def test_members_do_not_learn_who_of_them_bid_what(lab: Market) -> None:
     own = entries(lab, "bob", "group:lab")[0]
     assert (own.reservation, own.text) == (made.id, "Reserved gpu-1 for 1 h; held until it ends")
     assert "77123456" not in own.model_dump_json()
+
+
+def test_a_broken_promise_says_why_to_its_owner_alone(lab: Market) -> None:
+    made = lab.reserve("bob", notebook(**PAID_BY_LAB), LAB).reservation
+    assert made is not None
+    lab.update(Feedback(failed=[FailedWorkload(id=made.id, reason="node 7 burnt down")]))
+    back = entries(lab, "bob", "group:lab")[0]
+    assert (back.amount, back.kind) == (made.price, "refund")
+    assert back.text == "Refunded as gpu-1 failed: the cluster could not run it: node 7 burnt down"
+    assert entries(lab, "ann", "group:lab")[0].text == "Another member: refunded as gpu-1 failed"
 
 
 def test_only_members_see_the_account_of_a_group(lab: Market) -> None:
