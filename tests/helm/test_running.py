@@ -37,6 +37,7 @@ KNOWN = """
 for each in c.JupyterHub.services:
     if each["name"] == "era":
         each["url"] = "{url}"
+c.EraSpawnerMixin.era_url = "{url}/services/era"
 """
 SELECTOR = f"app.kubernetes.io/instance={RELEASE}"
 NOWHERE = {"era.jupyter.org/no-such-node": "true"}
@@ -54,7 +55,7 @@ class HubOnTheHost(HubBeside):
     """A hub that pods reach, with the service where they are."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, extra=f'c.JupyterHub.hub_ip = "{HOST}"')
+        super().__init__(folder, host=HOST)
 
     def know(self, url: str) -> None:
         with (self.folder / "jupyterhub_config.py").open("a") as file:
