@@ -198,7 +198,8 @@ def open_service(stack: ExitStack, store: str, folder: Path) -> Service:
     from tests.running_hub import RunningHub
 
     options: dict[str, Any] = {"EraHub.rate": 0, "EraHub.starting_grant": "1000000000"}
-    options |= {"Pool.predictor": "blend"}
+    # As services are, and not as tests want them, which wait for what the reconciler does.
+    options |= {"EraHub.interval": 1.0, "Pool.predictor": "blend"}
     if store == "postgresql":
         programs = find_postgres()
         if programs is None:
