@@ -130,9 +130,11 @@ class Minimum:
 
         def objective(x: FloatArray) -> tuple[float, FloatArray]:
             nonlocal best, at, answer
-            response = dual.respond(x / root, width)
+            # Rounding can take the search a hair below its bounds.
+            prices = np.maximum(x / root, 0.0)
+            response = dual.respond(prices, width)
             if answer is None or response.dual < best:
-                best, at, answer = response.dual, x / root, response
+                best, at, answer = response.dual, prices, response
             return response.dual, (dual.capacity - response.load) / root
 
         minimize(
