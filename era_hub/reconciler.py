@@ -149,8 +149,11 @@ class Reconciler:
         self._pauses = {key: each for key, each in self._pauses.items() if key in known}
         self.notebooks.keep(known)
         # Ends before starts, so that freed GPUs can be handed over in the same pass.
-        await asyncio.gather(*(self._step(each) for each in todo if self._over(each)))
-        await asyncio.gather(*(self._step(each) for each in todo if not self._over(each)))
+        turns: tuple[list[Due], list[Due]] = [], []
+        for each in todo:
+            turns[not (each.displaced or self._over(each))].append(each)
+        for some in turns:
+            await asyncio.gather(*map(self._step, some))
 
     async def sweep(self) -> None:
         """Look for what runs without a reservation."""

@@ -185,14 +185,16 @@ def quote_request(
     duration: str | float,
     deadline: str | datetime | None,
     *,
+    commitment: str = models.Commitment.FLEXIBLE,
     now: datetime | None = None,
 ) -> models.QuoteRequest:
-    """The request for a price; see `parse_deadline` for the deadline's forms."""
+    """The request for a job's price; see `parse_deadline` for the deadline's forms."""
     return _build(
         models.QuoteRequest,
         configuration=configuration,
         duration=duration,
         deadline=parse_deadline(deadline, now=now),
+        commitment=commitment,
     )
 
 
@@ -207,6 +209,7 @@ def job_request(
     args: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     account: str | None = None,
+    commitment: str = models.Commitment.FLEXIBLE,
     now: datetime | None = None,
 ) -> models.JobRequest:
     """The bid for a background job."""
@@ -223,6 +226,7 @@ def job_request(
         args=[str(arg) for arg in args],
         environment={str(k): str(v) for k, v in (environment or {}).items()},
         account=_account(account),
+        commitment=commitment,
     )
 
 

@@ -115,10 +115,8 @@ def market(raw: bool, hours: float) -> None:
 @main.command()
 @as_json
 @window_options
-def quote(
-    raw: bool, configuration: str | None, gpus: int, duration: int, deadline: datetime | None
-) -> None:
-    """What something would cost now, without buying it.
+def quote(raw: bool, configuration: str | None, **options: Any) -> None:
+    """What a job would cost now, without buying it.
 
     \b
     Examples:
@@ -126,7 +124,7 @@ def quote(
       era quote --gpus 2 --duration 1h30m --deadline "tomorrow 9:00"
     """
     with Era() as era:
-        view = era.quote(configuration, gpus=gpus, duration=duration, deadline=deadline)
+        view = era.quote(configuration, **options)
     if raw:
         return _dump(view.model)
     click.echo(view.headline())

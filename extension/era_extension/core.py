@@ -84,8 +84,9 @@ class Session(ABC):
         gpus: int = 1,
         duration: str | float = "30m",
         deadline: str | datetime | None = None,
+        commitment: str = "flexible",
     ) -> Any:
-        """What something would cost now. Commits nobody.
+        """What a job would cost now. Commits nobody.
 
         Parameters
         ----------
@@ -98,6 +99,11 @@ class Session(ABC):
         deadline : str, datetime or None
             When it must have ended: ``"18:00"``, ``"tomorrow 9:00"``, ``"+4h"``, ISO
             8601. None: it must start now. A later deadline never costs more.
+        commitment : str
+            ``"flexible"``: may be moved within its window until it starts, and starts
+            early where GPUs are idle. ``"preemptible"``: may be stopped besides and go on
+            later, for less: it must write checkpoints. ``"fixed"``: keeps the start that
+            it is told.
 
         Returns
         -------
@@ -109,7 +115,7 @@ class Session(ABC):
         >>> Era().quote(gpus=1, duration="30m", deadline="18:00")  # doctest: +SKIP
         one-gpu for 30 min: 0.80 credits, from 14:30.
         """
-        return self._run(self._quote_steps(configuration, gpus, duration, deadline))
+        return self._run(self._quote_steps(configuration, gpus, duration, deadline, commitment))
 
     def submit(
         self,
@@ -125,6 +131,7 @@ class Session(ABC):
         name: str | None = None,
         environment: Mapping[str, str] | None = None,
         account: str | None = None,
+        commitment: str = "flexible",
     ) -> Any:
         """Bid for a background job and, if the market accepts, send it off.
 
@@ -136,7 +143,7 @@ class Session(ABC):
         value : str, float or Decimal
             The most you will pay, in credits. You pay the market's price, which does
             not depend on it, so the true value is the best bid.
-        duration, deadline, gpus, configuration
+        duration, deadline, gpus, configuration, commitment
             As in `quote`. The job is stopped at the end of its duration.
         command : str or list of str, optional
             What to run; in the job's directory, where the script is too.
@@ -184,6 +191,7 @@ class Session(ABC):
                 args=args,
                 environment=environment,
                 account=account,
+                commitment=commitment,
             )
 
         return self._run(self._submit_steps(build, configuration, gpus))
@@ -205,9 +213,10 @@ class Session(ABC):
         gpus: int,
         duration: str | float,
         deadline: str | datetime | None,
+        commitment: str,
     ) -> Steps[views.QuoteView]:
         chosen = yield from self._configuration_steps(configuration, gpus)
-        request = bids.quote_request(chosen, duration, deadline)
+        request = bids.quote_request(chosen, duration, deadline, commitment=commitment)
         return views.QuoteView((yield self.client.quote(request)))
 
     def _submit_steps(

@@ -57,6 +57,7 @@ def command(
     value: Decimal,
     name: str | None,
     account: str | None,
+    commitment: str,
     env: tuple[tuple[str, str], ...],
     wait: bool,
     variable: str | None,
@@ -94,6 +95,7 @@ def command(
         name=name or "notebook cell",
         environment=dict(env),
         account=account,
+        commitment=commitment,
     )
     if variable:
         shell.push({variable: job})

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from era_hub.client import EraError
-from era_hub.models import micro_credits, parse_duration
+from era_hub.models import Commitment, micro_credits, parse_duration
 
 from . import times
 from .bids import Declined
@@ -57,6 +57,15 @@ VARIABLE = _Parsed("name=value", lambda v: v if isinstance(v, tuple) else _varia
 def window_options(function: Command) -> Command:
     """What is wanted and by when."""
     for option in (
+        click.option(
+            "--commitment",
+            type=click.Choice([str(each) for each in Commitment]),
+            default=str(Commitment.FLEXIBLE),
+            show_default=True,
+            help="flexible: may be moved in its window until it starts, and starts early where "
+            "GPUs are idle. preemptible: may be stopped besides and go on later, for less; it "
+            "must write checkpoints. fixed: keeps the start that it is told.",
+        ),
         click.option(
             "--deadline",
             type=DEADLINE,

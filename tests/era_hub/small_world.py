@@ -63,6 +63,7 @@ class World:
     clock: Clock = field(default_factory=lambda: Clock(-(-int(time.time()) // SLOT) * SLOT))
     jumped: int = 0
     """Seconds by which the clock was set, or stood still, in all."""
+    no_show: int = 0
 
     def __post_init__(self) -> None:
         self.market = open_market(self.folder, self.clock)
@@ -90,6 +91,7 @@ class World:
             grace=60,
             log=logging.getLogger(__name__),
             monotonic=lambda: float(self.clock.now - self.jumped),
+            no_show=self.no_show,
         )
 
     def jump(self, seconds: int) -> None:

@@ -519,3 +519,80 @@ async def test_a_pass_that_fails_is_not_the_last(
     loop.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loop
+
+
+# -- jobs that run in parts, and starts that nobody comes to --------------------
+
+
+@pytest.mark.asyncio
+async def test_a_preemptible_job_goes_on_after_those_who_paid_more(world: World) -> None:
+    between = await world.reserve(notebook(gpus=8), "bob", starts_in=HOUR)
+    deadline = world.clock.now + 3 * HOUR
+    request = job(gpus=8, hours=2, script=STARTED, deadline=deadline, commitment="preemptible")
+    made = await world.reserve(request)
+    assert made.end.timestamp() == deadline
+    await world.passes()
+    await world.wrote(made, "started")
+
+    world.clock.now += HOUR
+    await world.passes()  # the first part is over: it is asked to stop,
+    await world.process_gone(made)
+    world.clock.now += 2
+    await world.passes(2)  # and makes room
+    paused = await world.see_job(made)
+    assert (paused.state, paused.reservation.state) == (JobState.QUEUED, State.ACCEPTED)
+    assert (await world.see(between)).state is State.ACTIVE
+
+    world.clock.now += HOUR
+
+    async def twice() -> bool:
+        world.clock.now += 1
+        await world.passes()
+        return (await world.wrote(made, "started")).count("\n") == 2
+
+    await until(twice)
+    world.let_go(made)
+    await world.process_gone(made)
+    await world.passes(2)
+    ended = await world.see_job(made)
+    assert (ended.state, ended.reservation.state) == (JobState.SUCCEEDED, State.COMPLETED)
+    assert await world.balance() == GRANT - made.price + ended.reservation.refunded
+
+
+@pytest.mark.asyncio
+async def test_a_flexible_job_starts_when_gpus_become_idle(world: World) -> None:
+    first = await world.serving("bob", gpus=8, hours=2)
+    deadline = world.clock.now + 6 * HOUR
+    made = await world.reserve(job(gpus=8, script=STARTED, deadline=deadline))
+    assert made.start == first.end
+    await world.passes()
+    assert not world.homes.exists()
+    world.served.servers.clear()
+    await world.call("give_back", first.id, stopped=True)
+    await world.passes(2)
+    await world.wrote(made, "started")
+    started = await world.see(made)
+    assert (started.state, started.price) == (State.ACTIVE, made.price)
+    assert started.start < made.start
+
+
+@pytest.mark.asyncio
+async def test_a_reservation_that_nobody_comes_to_is_released(world: World) -> None:
+    world.no_show = 900
+    world.restart()
+    world.served.failure = 500
+    made = await world.reserve(notebook())
+    await world.passes()
+    world.clock.now += 899
+    await world.passes()
+    assert (await world.see(made)).state is State.ACCEPTED
+    world.served.failure = 0
+    world.served.slow = True
+    world.clock.now += 2
+    await world.passes()
+    ended = await world.see(made)
+    assert ended.state is State.RELEASED
+    assert "released" in ended.message
+    # What has begun is paid, by the rule for every release.
+    assert 0 < ended.refunded < made.price
+    assert await world.balance() == GRANT - made.price + ended.refunded
