@@ -231,9 +231,19 @@ class Cloud(LoggingConfigurable):
         A negative offset counts from the end of the log.
         """
 
+    async def forget(self, job_id: str, user: str) -> None:
+        """The market has settled the job: what is kept to remember its end may go.
+
+        Its log stays for as long as the cloud keeps logs.
+        """
+
     async def close(self) -> None:
         """The service stops. Jobs go on, unless the cloud is configured otherwise."""
 
 
 class CloudError(Exception):
     """A job could not be started or reached; the text is for its owner."""
+
+
+class CloudUnavailable(CloudError):
+    """The cloud can't be asked at present; the same call may well work later."""
