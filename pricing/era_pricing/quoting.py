@@ -29,7 +29,7 @@ from era_pricing.placement import (
 from era_pricing.plan import Plan
 from era_pricing.predictors.base import Forecast
 from era_pricing.reservations import EMPTY, Menu, Placement, Quote, last_of
-from era_pricing.tariff import PricedResource, Tariff, candidate_starts
+from era_pricing.tariff import PricedResource, Tariff, candidate_starts, dearest
 from era_pricing.timegrid import HOUR, TimeGrid
 
 _FEW = 512
@@ -57,6 +57,7 @@ class Quoter:
         self._priced = {each.name: each for each in priced}
         self._late_penalty = late_penalty
         self._chunk = chunk
+        self._dearest = dearest(books.grid)
         # An algorithm that keeps a menu of its own sells no chunks, which are not on it.
         self._splits = type(algorithm).offers is Algorithm.offers
         self.needs = Needs(books, configurations, tuple(self._priced))
@@ -207,7 +208,7 @@ class Quoter:
     ) -> Iterator[tuple[IntArray, BoolArray, int, int]]:
         """Starts to price, where there is room, and the slots [first, end) to look at for them.
 
-        If only the earliest will be on the menu, that one alone before all of them.
+        If only the earliest will be on the menu, that one and the next before all of them.
         """
         grid = self._grid
         if self._algorithm.takes_earliest:
@@ -219,8 +220,10 @@ class Quoter:
                 starts = candidate_starts(grid, earliest, latest, slots)
                 fits = self._room(need, starts, slots, alone)
                 at = int(fits.argmax())
-            end = grid.index_up(int(starts[at])) + slots
-            yield starts[at : at + 1], fits[at : at + 1], grid.index(int(starts[at])), end
+            # The one after it too: to begin inside a slot costs what may be moved a slot more.
+            looked = slice(at, at + 2)
+            end = grid.index_up(int(starts[looked][-1])) + slots
+            yield starts[looked], fits[looked], grid.index(int(starts[at])), end
         starts = candidate_starts(grid, earliest, latest, slots)
         fits = self._room(need, starts, slots, alone)
         yield starts, fits, grid.index(earliest), grid.index_up(latest)
@@ -364,8 +367,8 @@ class Quoter:
                 raise TypeError(f"rates of {self._algorithm.name} must be {count} 64-bit integers")
             here = rates >= 0
             sold = here if sold is None else sold & here
-            rates = priced.limited(rates, units, self._late(market))
-            total = rates if total is None else total + rates
+            rates = np.minimum(priced.limited(rates, units, self._late(market)), self._dearest)
+            total = rates if total is None else np.minimum(total + rates, self._dearest)
         if total is None or sold is None:
             return np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.bool_)
         return total, sold

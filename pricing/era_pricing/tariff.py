@@ -143,6 +143,15 @@ def candidate_starts(grid: TimeGrid, earliest: int, deadline: int, slots: int) -
     return starts
 
 
+def dearest(grid: TimeGrid) -> int:
+    """The highest rate whose sum over the horizon still fits 64 bits, micro-credits per hour.
+
+    What costs more, such as slots that are weeks away under a steep penalty for late ones,
+    costs this instead, which hardly anybody can bid.
+    """
+    return int(2**62 // (grid.horizon + 2 * grid.slot))
+
+
 class Tariff:
     """Rates of n adjacent slots, ready to be added up. All arithmetic is exact.
 
@@ -153,16 +162,11 @@ class Tariff:
     first
         Absolute index of the first slot.
     rates : IntArray, shape (n,)
-        Price of the whole request in each slot, micro-credits per hour.
+        Price of the whole request in each slot, micro-credits per hour; at most `dearest`.
     for_sale : bool array, shape (n,)
         Whether the request may have each slot.
     whole
         Whether every slot that is touched is paid in full.
-
-    Raises
-    ------
-    OverflowError
-        If a rate is so high that the sum over the horizon would exceed 64 bits.
 
     Notes
     -----
@@ -182,15 +186,12 @@ class Tariff:
         for_sale: npt.NDArray[np.bool_],
         whole: bool = False,
     ) -> None:
-        limit = (2**62) // (grid.horizon + 2 * grid.slot)
         self.grid = grid
         self._first = first
         self._all = bool(for_sale.all())
         self._rates: IntArray = rates if self._all else np.where(for_sale, rates, 0)
         self._for_sale = for_sale
         self._whole = whole
-        if self._rates.size and int(self._rates.max()) > limit:
-            raise OverflowError(f"prices must stay below {limit} micro-credits per hour")
 
     @cached_property
     def hourly(self) -> IntArray:

@@ -446,9 +446,30 @@ def test_an_algorithm_must_answer_integers_for_every_slot(make_era, rates):
         make_era(algorithm=Fixed(rates)).quote(ask("gpu", HOUR, 0, 2 * HOUR))
 
 
-def test_prices_beyond_64_bits_are_an_error_not_a_bargain(make_era):
-    with pytest.raises(OverflowError, match="prices must stay below"):
-        make_era(predictor=Prior(10**18, 6)).quote(ask("gpu", HOUR, 0, 2 * HOUR))
+def test_first_fit_does_not_charge_a_job_for_asking_within_a_slot(make_era):
+    """A start inside a slot takes a slot more; who asked at the boundary would pay less."""
+    era = make_era(algorithm=FirstFit(120))
+
+    def offer(arrival, hours):
+        request = ask("gpu", HOUR, arrival, arrival + hours * HOUR)
+        quote = era.quote(Bid.of(request, 0, "flexible"))
+        return quote.start, quote.price
+
+    assert offer(HOUR - 1, 3) == offer(HOUR, 3) == (HOUR, 120)
+    assert offer(HOUR - 1, 1) == (HOUR - 1, 240)
+
+
+@pytest.mark.parametrize("commitment", ["fixed", "preemptible"])
+def test_prices_beyond_64_bits_are_no_bargain(make_era, commitment):
+    """Slots that a steep penalty makes dearer than can be counted are dear, and no error."""
+    era = make_era(late_penalty=2.0, predictor=Prior(10**15, 6))
+    prices = [
+        era.quote(Bid.of(ask("gpu", hours * HOUR, 40 * HOUR, 47 * HOUR), 0, commitment)).price
+        for hours in (1, 2, 7)
+    ]
+    assert prices == sorted(prices)
+    assert prices[0] > 10**12
+    assert era.quote(ask("gpu", HOUR, 0, 47 * HOUR)).start == 0
 
 
 def test_the_hourly_price_is_what_an_hour_from_now_costs_at_a_steady_price(make_era):

@@ -34,7 +34,8 @@ from era_pricing.reservations import Placement
 from tests.pricing.small_pool import GPU, HOUR, ask, build
 
 SPAN = 10 * HOUR
-times = st.integers(0, SPAN)
+hours = st.integers(0, 9).map(lambda hour: hour * HOUR)
+times = st.integers(0, SPAN) | hours
 everywhere = settings(deadline=None, max_examples=150)
 
 ALGORITHMS = {
@@ -96,9 +97,11 @@ def promise(job_id, node, gpus, hour, movable):
 
 @st.composite
 def requests(draw, shortest=1):
-    arrival = draw(st.integers(0, SPAN - shortest))
+    latest = SPAN - shortest
+    arrival = draw(st.integers(0, latest) | hours.filter(lambda time: time <= latest))
     deadline = draw(st.integers(arrival + shortest, SPAN))
-    duration = draw(st.integers(1, deadline - arrival))
+    length = deadline - arrival
+    duration = draw(st.integers(1, length) | st.just(min(HOUR, length)))
     return ask(draw(names), duration, arrival, deadline, draw(st.integers(1, 3)))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from era_pricing.relaxation import solve
+from era_pricing.relaxation import solve, solve_exactly
 from era_pricing.workload import Workload
 
 SLOT = 60
@@ -93,6 +93,12 @@ def dual_value(workload, capacity, prices, weights):
     return total
 
 
+def twice_the_room(workload, capacity):
+    """How much of each request could run in its window, and the same once more."""
+    touched = [capacity[shares(workload, j, len(capacity)) > 0].sum() for j in range(len(workload))]
+    return 2 * np.array(touched) / (workload.units * -(-workload.duration // SLOT))
+
+
 @st.composite
 def problems(draw):
     """A few requests, aligned with the slots or not, with values that tie or not."""
@@ -158,13 +164,45 @@ def test_the_fractions_can_be_run(problem):
     assert optimum(workload, capacity, just_so, found.fractions) is not None
 
 
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_few_requests_are_solved_exactly(problem):
+    workload, capacity, _ = problem
+    found = solve_exactly(workload, capacity, FIRST, SLOT)
+    if found is None:  # no window has a slot
+        return
+    ones = np.ones(len(workload))
+    best = optimum(workload, capacity, 0 * ones, ones)
+    assert found.value == pytest.approx(best, rel=1e-6, abs=1e-6)
+    assert (found.load <= capacity + 1e-6).all()
+    assert found.fractions @ workload.value == pytest.approx(best, rel=1e-6, abs=1e-5)
+    assert dual_value(workload, capacity, found.prices, ones) == pytest.approx(best, abs=1e-3)
+
+
+def test_many_requests_are_left_to_the_descent():
+    assert solve_exactly(*busy(0, m=4000)[:2], FIRST, SLOT) is None
+
+
+@pytest.mark.parametrize("units", [50, 10**9])
+def test_a_request_far_larger_than_the_pool_hides_nobody(units):
+    """What runs of it is worth 10 a unit and slot, so it gets what the others leave."""
+    small = [(t * SLOT, (t + 3) * SLOT, 1, SLOT, 20) for t in range(6)]
+    huge = (0, 8 * SLOT, units, 2 * SLOT, 2 * units * 10)
+    workload, capacity = requests(*small, huge), np.full(8, 2)
+    best = 6 * 20 + (16 - 6) * 10
+    assert solve_exactly(workload, capacity, FIRST, SLOT).value == pytest.approx(best)
+    assert relax(workload, capacity).bound == pytest.approx(best, rel=2e-3)
+
+
 @settings(max_examples=80, deadline=None)
 @given(problems())
 def test_the_bound_is_that_of_the_prices(problem):
     workload, capacity, weights = problem
     found = relax(workload, capacity, weights=weights)
     assert (found.prices >= 0).all()
-    exact = dual_value(workload, capacity, found.prices, weights)
+    most = twice_the_room(workload, capacity)
+    counted = np.where(most < 1, np.minimum(weights, most), weights)
+    exact = dual_value(workload, capacity, found.prices, counted)
     assert exact <= found.bound * (1 + 1e-9) + 1e-6
     assert exact == pytest.approx(found.bound, rel=1e-3, abs=1e-3)
 

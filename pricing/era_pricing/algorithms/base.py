@@ -164,8 +164,8 @@ class Algorithm(ABC):
     Attributes
     ----------
     takes_earliest : bool
-        Whether `offers` keeps the first of the starts it is given, and that alone. The
-        engine then prices no starts after it, and takes no longer for a long window.
+        Whether `offers` keeps one of the first two starts it is given, and that alone. The
+        engine then prices no starts after them, and takes no longer for a long window.
     early_start : EarlyStart
         When jobs that may be moved start before they are planned to, if the engine is
         not told otherwise. By default idle capacity is used, the "empty allocation" of

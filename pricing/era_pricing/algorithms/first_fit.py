@@ -26,5 +26,10 @@ class FirstFit(FixedPrice):
     takes_earliest: ClassVar[bool] = True
 
     def offers(self, starts: IntArray, prices: IntArray, earliest: int) -> slice:
-        """Only the earliest start."""
-        return slice(1)
+        """Only the earliest start, or the next one if that costs less.
+
+        It does for what may be moved, if the earliest is inside a slot: such a start takes a
+        slot more. Somebody who waits for the boundary must not be better off by that.
+        """
+        at = int(prices[:2].argmin())
+        return slice(at, at + 1)

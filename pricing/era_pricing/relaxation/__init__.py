@@ -1,7 +1,7 @@
 """The LP relaxation of the optimal allocation: bound, fractions, prices of slots.
 
-`solve` is the way in. The relaxation lets a request be served in part and its
-units run at any speed up to the units asked for:
+`solve` is the way in, and `solve_exactly` for few requests. The relaxation lets a request be
+served in part and its units run at any speed up to the units asked for:
 
     maximise    sum_j V_j y_j
     subject to  0 <= y_j <= weight_j
@@ -14,6 +14,7 @@ requests, planned with all knowledge, is worth more.
 """
 
 from era_pricing.relaxation.clearing import Clearing, clear
+from era_pricing.relaxation.exact import solve_exactly
 from era_pricing.relaxation.solver import Relaxation, solve
 
-__all__ = ["Clearing", "Relaxation", "clear", "solve"]
+__all__ = ["Clearing", "Relaxation", "clear", "solve", "solve_exactly"]

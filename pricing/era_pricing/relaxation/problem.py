@@ -85,11 +85,13 @@ class Problem:
         rows = windows.requests
         if not len(rows):
             return None
+        units = workload.units[rows].astype(np.float64)
+        most = most_of(workload.select(rows), room, first_slot, slot)
         return cls(
             windows,
-            workload.units[rows].astype(np.float64),
+            units,
             workload.value[rows].astype(np.float64),
-            weight[rows],
+            np.where(firm[rows] | (most >= 1), weight[rows], np.minimum(weight[rows], most)),
             firm[rows],
             room,
         )
@@ -168,6 +170,23 @@ def _mean_density(
     filled = np.cumsum(work[order])
     last = min(int(np.searchsorted(filled, capacity.sum())), len(order) - 1)
     return float(worth[order][: last + 1].sum() / filled[last])
+
+
+def most_of(
+    workload: Workload, capacity: FloatArray | IntArray, first_slot: int, slot: int
+) -> FloatArray:
+    """Twice what there is room for of each request in its window if nothing else runs.
+
+    That is far below 1 if a request is far larger than the pool. To say so changes no
+    solution, but without it such requests spoil the scaling and hide all others. Twice, so
+    that room runs out first and has its price.
+    """
+    before = np.concatenate(([0.0], np.cumsum(capacity, dtype=np.float64)))
+    begin = np.clip(workload.arrival // slot - first_slot, 0, len(capacity))
+    end = np.clip(-(-workload.deadline // slot) - first_slot, begin, len(capacity))
+    needed = workload.units * -(-workload.duration // slot).astype(np.float64)
+    most: FloatArray = 2.0 * (before[end] - before[begin]) / needed
+    return most
 
 
 def _check_capacity(capacity: FloatArray | IntArray, slot: int) -> FloatArray:

@@ -38,7 +38,8 @@ class Relaxation:
     Parameters
     ----------
     bound
-        Value of the dual at `prices`; the optimum is not above it. Micro-credits.
+        Value of the dual at `prices`; the optimum is not above it. Micro-credits. Of a
+        request twice as large as the room in its window only twice the room counts.
     value
         Value of `fractions`; the optimum is not below it. Micro-credits.
     fractions : FloatArray, shape (m,)

@@ -204,14 +204,16 @@ def omniscient(
     WorkloadError
         If the workload makes no sense.
     """
-    from era_pricing.relaxation import solve
+    from era_pricing.relaxation import solve, solve_exactly
 
     first, count = span(workload, slot) if over is None else over
     if not len(workload):
         return Bound(0.0, np.zeros(0), np.zeros(count), first)
     limit = np.broadcast_to(np.ceil(capacity).astype(np.int64), count).copy()
     prices = None if start is None else start.prices * MICRO
-    found = solve(workload, limit, first, slot, tolerance=tolerance, prices=prices)
+    found = solve_exactly(workload, limit, first, slot)
+    if found is None:
+        found = solve(workload, limit, first, slot, tolerance=tolerance, prices=prices)
     value = min(found.bound, float(workload.value.sum())) / MICRO
     return Bound(value, found.fractions, found.prices / MICRO, first)
 

@@ -61,9 +61,10 @@ def test_on_demand_starts_at_once_or_never(starts, earliest, offered):
     assert starts[menu].tolist() == offered
 
 
-def test_first_fit_takes_the_earliest_start_there_is():
-    starts = np.array([HOUR, 2 * HOUR])
-    assert starts[FirstFit().offers(starts, np.array([9, 1]), 500)].tolist() == [HOUR]
+@pytest.mark.parametrize(("prices", "offered"), [([9, 9, 1], 500), ([9, 6, 1], HOUR)])
+def test_first_fit_takes_the_earliest_start_or_the_boundary_after_it(prices, offered):
+    starts = np.array([500, HOUR, 2 * HOUR])
+    assert starts[FirstFit().offers(starts, np.array(prices), 500)].tolist() == [offered]
 
 
 def test_exponential_rises_from_the_lowest_to_the_highest_price():
