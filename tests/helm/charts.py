@@ -50,6 +50,7 @@ EVERYTHING: Values = {
     "service": {"type": "NodePort", "port": 80, "annotations": {"example.org/team": "hpc"}},
     "serviceAccount": {"name": "market", "annotations": {"example.org/role": "era"}},
     "networkPolicy": {
+        "notebookNamespaces": ["users"],
         "apiServer": {"cidrs": ["10.0.0.1/32", "fd00::1/128"], "ports": [6443]},
         "database": {"cidrs": ["10.1.0.0/16"], "port": 5433},
         "extraIngress": [{"from": [{"podSelector": {"matchLabels": {"app": "probe"}}}]}],
@@ -90,7 +91,7 @@ VALUES: dict[str, Values] = {
         "nameOverride": "123",
         "imagePullSecrets": ["1"],
         "hub": {"baseUrl": "/@/space%20word/", "tokenSecret": {"name": "true", "key": "0x1"}},
-        "userNamespaces": ["7", "null"],
+        "jobNamespace": "7",
         "database": {"sqlite": {"size": 1000000000, "storageClassName": "1"}},
         "config": {"Pool": {"horizon": 1209600, "name": "<&>"}},
         "extraConfig": {"1": "\n  # indented\nx = 'a\tb'", "no": "y: {{ 1 }}"},

@@ -35,8 +35,8 @@ def own(values: Values, namespace: str) -> Values:
         "priorityClass": {"name": namespace},
         "metrics": {"serviceMonitor": {"enabled": False}},
     }
-    if "userNamespaces" in values:
-        mine["userNamespaces"] = [namespace]
+    if "jobNamespace" in values:
+        mine["jobNamespace"] = namespace
     return merged(merged(values, nowhere), mine)
 
 
@@ -148,15 +148,15 @@ def test_a_release_may_throw_its_books_away(
 
 WORK = {
     "batch/jobs": {"create", "get", "list", "watch", "patch", "delete"},
-    "pods": {"get", "list", "watch", "delete"},
+    "pods": {"list", "watch", "delete"},
     "pods/log": {"get"},
-    "configmaps": {"create", "get", "delete"},
     "secrets": {"create", "get", "delete"},
+    "services": {"create", "get"},
 }
-EVERYWHERE = {"nodes": {"get", "list", "watch"}, "pods": {"get", "list", "watch"}}
+EVERYWHERE = {"nodes": {"list", "watch"}, "pods": {"list", "watch"}}
 VERBS = ("create", "get", "list", "watch", "update", "patch", "delete", "deletecollection")
 OTHERS = (
-    "services",
+    "configmaps",
     "serviceaccounts",
     "persistentvolumeclaims",
     "pods/exec",
@@ -171,9 +171,9 @@ def test_its_account_may_do_that_and_nothing_else(
     cluster: Cluster, releases: Any, namespace: str
 ) -> None:
     elsewhere = cluster.new_namespace()
-    users = cluster.new_namespace()
+    jobs = cluster.new_namespace()
     try:
-        releases.install(str(CHART), RELEASE, {**own({}, namespace), "userNamespaces": [users]})
+        releases.install(str(CHART), RELEASE, {**own({}, namespace), "jobNamespace": jobs})
         account = f"system:serviceaccount:{namespace}:{RELEASE}"
 
         def rights(where: str) -> dict[str, set[str]]:
@@ -184,12 +184,12 @@ def test_its_account_may_do_that_and_nothing_else(
             }
             return {kind: verbs for kind, verbs in found.items() if verbs}
 
-        assert rights(users) == {**EVERYWHERE, **WORK}
+        assert rights(jobs) == {**EVERYWHERE, **WORK}
         assert rights(elsewhere) == EVERYWHERE
         assert rights(namespace) == EVERYWHERE, "not even its own token, unless jobs run there"
     finally:
         cluster.delete_namespace(elsewhere)
-        cluster.delete_namespace(users)
+        cluster.delete_namespace(jobs)
 
 
 def test_nobody_else_gains_anything(cluster: Cluster, releases: Any, namespace: str) -> None:

@@ -100,7 +100,7 @@ def test_a_mistyped_name_is_refused(helm: Any, chart: Any, path: Path) -> None:
         ({"hub": {"baseUrl": "jupyter"}}, "hub/baseUrl"),
         ({"hub": {"baseUrl": "/space word/"}}, "hub/baseUrl"),
         ({"image": {"digest": "latest"}}, "image/digest"),
-        ({"userNamespaces": ["Users"]}, "userNamespaces/0"),
+        ({"jobNamespace": "Users"}, "jobNamespace"),
         ({"config": {"pool": {"slot": 60}}}, "config"),
         ({"config": {"Pool": 60}}, "config/Pool"),
         ({"env": {"TZ": 1}}, "env/TZ"),
@@ -128,6 +128,7 @@ def test_a_wrong_value_is_refused_by_name(
     [
         ({"replicas": 2}, "replicas: a SQLite database belongs to one service"),
         ({"database": {"type": "postgresql"}}, "name the Secret that holds the database's URL"),
+        ({"config": {"KubernetesCloud": {"namespace": "jobs"}}}, "set jobNamespace instead"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(

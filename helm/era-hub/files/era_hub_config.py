@@ -15,10 +15,9 @@ here = Path(__file__).parent
 pod = os.environ["POD_IP"]
 c.EraHub.address = f"http://[{pod}]:8080" if ":" in pod else f"http://{pod}:8080"
 
+c.EraHub.state_dir = "/var/lib/era-hub"
 if "ERA_DATABASE_URL" in os.environ:
     c.EraHub.db_url = os.environ["ERA_DATABASE_URL"]
-else:
-    c.EraHub.state_dir = "/var/lib/era-hub"
 
 for section, settings in json.loads((here / "config.json").read_text()).items():
     c[section].update(settings)

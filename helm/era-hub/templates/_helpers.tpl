@@ -62,12 +62,24 @@ app.kubernetes.io/part-of: era-hub
 {{- include "era-hub.base" . }}services/era/
 {{- end }}
 
-{{- define "era-hub.userNamespaces" -}}
-{{- default (list .Release.Namespace) .Values.userNamespaces | uniq | toJson }}
+{{- define "era-hub.jobNamespace" -}}
+{{- default .Release.Namespace .Values.jobNamespace }}
+{{- end }}
+
+{{- /* `config`, with what follows from other values. */}}
+{{- define "era-hub.config" -}}
+{{- $cloud := dict "namespace" (include "era-hub.jobNamespace" .) "log_directory" "/var/lib/era-hub/logs" }}
+{{- if .Values.priorityClass.create }}
+{{- $_ := set $cloud "priority_class" .Values.priorityClass.name }}
+{{- end }}
+{{- mergeOverwrite (dict "KubernetesCloud" $cloud) .Values.config | toPrettyJson }}
 {{- end }}
 
 {{- /* Values that fit the schema one by one, but not together. */}}
 {{- define "era-hub.check" -}}
+{{- if dig "KubernetesCloud" "namespace" "" .Values.config }}
+{{- fail "config.KubernetesCloud.namespace: set jobNamespace instead, so that the roles fit" }}
+{{- end }}
 {{- if eq .Values.database.type "sqlite" }}
 {{- if gt (int .Values.replicas) 1 }}
 {{- fail "replicas: a SQLite database belongs to one service; set database.type to postgresql for more" }}
