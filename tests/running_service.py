@@ -62,7 +62,13 @@ class HubBeside(RunningHub):
 
     def start(self) -> None:
         # The hub waits half a minute for somebody to answer there, and then goes on.
-        with HTTPServer((self.host, self.service_ports[0]), _Nobody) as nobody:
+        try:
+            nobody = HTTPServer((self.host, self.service_ports[0]), _Nobody)
+        except OSError:
+            # The service does, when it is the hub that comes back.
+            super().start()
+            return
+        with nobody:
             Thread(target=nobody.serve_forever, daemon=True).start()
             try:
                 super().start()

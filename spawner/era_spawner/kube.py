@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import ClientError
-from jupyterhub.utils import maybe_future
+from jupyterhub.utils import exponential_backoff, maybe_future
 from kubernetes_asyncio.client import ApiException, V1EnvVar, V1Pod
 from kubespawner import KubeSpawner
 from kubespawner.reflector import ResourceReflector
@@ -268,6 +269,15 @@ class EraKubeSpawner(EraSpawnerMixin, KubeSpawner):
         except (ApiException, ClientError, TimeoutError) as error:
             self.log.warning("No word on pod %s: %s", self.pod_name, error or type(error).__name__)
             return None
+
+    async def get_url(self) -> str:
+        """Where the server is, also if it was not there yet when the hub went away."""
+        with suppress(TimeoutError):
+            await exponential_backoff(
+                lambda: self.is_pod_running(self._pod()), "", timeout=self.start_timeout
+            )
+            return str(self._get_pod_url(self._pod()))
+        return str(await super().get_url())
 
     async def _start_reflector(self, kind: str, *args: Any, **options: Any) -> Any:
         # When Kubernetes is away for a minute a reflector gives up, or does not even begin,

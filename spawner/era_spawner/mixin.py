@@ -334,13 +334,13 @@ class EraSpawnerMixin(Base):
         known = self._era_end is not None and self._era_end > datetime.now(UTC)
         if known and time.monotonic() < self._era_look:
             return
-        self._era_look = time.monotonic() + LOOK
         try:
             async with asyncio.timeout(self.release_timeout), self._era_client() as client:
                 reservation = await client.reservation(self._era_id)
         except (EraError, ValidationError, TimeoutError) as error:
-            self.log.warning("No word on reservation %s: %s", self._era_id, _brief(error))
+            self.log.info("No word yet on reservation %s: %s", self._era_id, _brief(error))
             return
+        self._era_look = time.monotonic() + LOOK
         end = reservation.ended if reservation.state.final else None
         end = min(end, reservation.end) if end else reservation.end
         if end != self._era_end:

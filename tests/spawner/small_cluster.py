@@ -31,6 +31,8 @@ class SmallCluster:
         self.requests: list[str] = []
         self.refuses = 0
         """Status with which new pods are refused; 0 for not at all."""
+        self.slow = False
+        """Whether new pods stay pending."""
         self.away = False
         """Whether nothing is answered but with an error."""
         self.lost = False
@@ -55,6 +57,15 @@ class SmallCluster:
 
     def create(self, pod: Pod) -> Pod:
         pod["metadata"].update(namespace="default", uid=f"uid-{len(self.events)}")
+        self.pods[pod["metadata"]["name"]] = pod
+        if self.slow:
+            pod["status"] = {"phase": "Pending"}
+        else:
+            self.run(pod)
+        self.tell("ADDED", pod)
+        return pod
+
+    def run(self, pod: Pod) -> None:
         running = {"ready": True, "restartCount": 0, "image": "", "imageID": "", "state": {}}
         pod["status"] = {
             "phase": "Running",
@@ -64,9 +75,6 @@ class SmallCluster:
                 {**running, "name": each["name"]} for each in pod["spec"]["containers"]
             ],
         }
-        self.pods[pod["metadata"]["name"]] = pod
-        self.tell("ADDED", pod)
-        return pod
 
     def delete(self, name: str, grace: int | None) -> Pod:
         pod = self.pods[name]

@@ -407,6 +407,23 @@ async def test_a_hub_that_died_finds_the_reservation_on_the_pod(accept, start, s
 
 
 @pytest.mark.asyncio
+async def test_a_server_that_is_not_there_yet_is_waited_for(accept, start, small_cluster):
+    small_cluster.slow = True
+    starting = asyncio.ensure_future(start().start())
+    heir = start()
+    await heir.poll()
+    while heir._pod() is None:
+        await asyncio.sleep(0.01)
+    assert await heir.poll() is None
+    finding = asyncio.ensure_future(heir.get_url())
+    await asyncio.sleep(0)
+    (pod,) = small_cluster.pods.values()
+    small_cluster.run(pod)
+    small_cluster.tell("MODIFIED", pod)
+    assert await finding == await starting == "http://127.0.0.1:8888"
+
+
+@pytest.mark.asyncio
 async def test_pods_of_other_users_are_not_taken_for_ones_own(accept, start, small_cluster):
     await start().start()
     heir = start()
