@@ -43,14 +43,6 @@ SELECTOR = f"app.kubernetes.io/instance={RELEASE}"
 NOWHERE = {"era.jupyter.org/no-such-node": "true"}
 
 
-@pytest.fixture(autouse=True)
-def _pods_are_processes(cluster: Cluster) -> None:
-    nodes = cluster.request("GET", "/api/v1/nodes")["items"]
-    runtimes = {each["status"]["nodeInfo"]["containerRuntimeVersion"] for each in nodes}
-    if not all(each.startswith("process://") for each in runtimes):
-        pytest.skip(f"pods here need images: their runtime is {', '.join(sorted(runtimes))}")
-
-
 class HubOnTheHost(HubBeside):
     """A hub that pods reach, with the service where they are."""
 
@@ -100,7 +92,12 @@ class Installed:
 
 @pytest.fixture
 def installed(
-    cluster: Cluster, releases: Any, namespace: str, postgres: PostgresServer, tmp_path: Path
+    process_pods: None,
+    cluster: Cluster,
+    releases: Any,
+    namespace: str,
+    postgres: PostgresServer,
+    tmp_path: Path,
 ) -> Iterator[Installed]:
     hub = HubOnTheHost(tmp_path / "hub")
     database = postgres.url(postgres.create()).render_as_string(hide_password=False)
