@@ -1,4 +1,4 @@
-"""What all tests share: a browser and a database server for those that are marked so."""
+"""What all tests share: a browser, a database server, a cluster for those marked so."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from era_hub.store.database import Database
+from tests.helm.cluster import Cluster
 from tests.postgres import TEMPLATE, PostgresServer, find_postgres
 from tests.running_hub import FAST, RunningHub
 
@@ -53,6 +54,17 @@ def skip_or_fail(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files are shared out among processes as wholes; all that use the cluster stay together.
+
+    They would take each other's GPUs, as tenants of one cluster do.
+    """
+    for item in items:
+        alone = item.get_closest_marker("kubernetes") is not None
+        group = "kubernetes" if alone else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser"):
         require_chromium()
@@ -74,6 +86,15 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster that KUBECONFIG names; one that does not answer is a failure."""
+    connection = Cluster(require_kubernetes())
+    connection.request("GET", "/version")
+    yield connection
+    connection.close()
 
 
 @pytest.fixture(scope="session")
