@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+HUB5 := .venv-hub5
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3)
 METADATA := setup.py pyproject.toml era_hub/_version.py
@@ -10,19 +11,24 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint format clean distclean
+.PHONY: help demo test test-hub5 lint format clean distclean
 
 help: ## Show this help
 	@echo 'make TARGET [ARGS="..."] [PYTHON=python3.12]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Start a hub with the market on this machine (ARGS go to era-hub demo)
 	@$(BIN)/era-hub demo --dir .demo $(ARGS)
 
 test: lint ## Run the checks and all tests (ARGS go to pytest, e.g. ARGS="-m 'not browser'")
 	@echo "Running the tests ..."
-	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup $(ARGS)
+
+test-hub5: $(HUB5)/.test ## Run the spawners' tests with JupyterHub 5.5, which z2jh ships
+	@echo "Running the spawners' tests with JupyterHub 5.5 ..."
+	@$(HUB5)/bin/python -m pytest --numprocesses=auto --dist=loadgroup tests/spawner \
+		-m "not browser" -k "not hub_that_dies" $(ARGS)
 
 lint: $(VENV)/.test ## Check style, types and the layering of imports
 	@echo "Checking style ..."
@@ -40,11 +46,11 @@ format: $(VENV)/.test ## Mend style where it can be mended automatically
 clean: ## Remove caches and build outputs
 	@rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache \
 		.import_linter_cache
-	@find . -path ./$(VENV) -prune -o -type d \
+	@find . \( -path ./$(VENV) -o -path ./$(HUB5) \) -prune -o -type d \
 		\( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
-distclean: clean ## Remove also the environment and the demo's data
-	@rm -rf $(VENV) .demo
+distclean: clean ## Remove also the environments and the demo's data
+	@rm -rf $(VENV) $(HUB5) .demo
 
 # Python writes pip last, so an environment that has it is whole.
 $(BIN)/pip:
@@ -81,3 +87,15 @@ $(VENV)/.test: $(METADATA) | $(BIN)/pip
 	@$(PIP_INSTALL) --editable '.[hub,sim,notebook,demo,test]'
 	@$(LINK_LABEXTENSION)
 	@touch $(VENV)/.demo $@
+
+# JupyterHub 5.5 in front of everything that is in the other environment.
+$(HUB5)/.test: $(VENV)/.test
+	@echo "Adding JupyterHub 5.5 beside it (once) ..."
+	@$(BIN)/python -m venv --clear --without-pip $(HUB5)
+	@other=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+		here=$$($(HUB5)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+		echo "import site; site.addsitedir('$$other')" > "$$here/other-environment.pth"
+	@$(BIN)/python -m pip --python $(HUB5)/bin/python install --quiet --disable-pip-version-check \
+		--no-deps --ignore-installed 'jupyterhub>=5.5,<6'
+	@ln -s '$(CURDIR)/$(BIN)/configurable-http-proxy' $(HUB5)/bin/
+	@touch $@
