@@ -2,7 +2,7 @@
 
 A cloud knows nodes and processes, not money: it says what there is, is told what
 to start and when to end it, and says what has become of it. `EraHub.cloud_class`
-names the implementation; each passes ``tests/era_hub/test_clouds.py``.
+names the implementation; each passes ``tests/era_hub/clouds/test_contract.py``.
 """
 
 from __future__ import annotations

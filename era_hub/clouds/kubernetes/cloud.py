@@ -38,6 +38,7 @@ from era_hub.pool import Pool
 
 FORGET_EVERY = 30.0  # seconds between looks at what is to be forgotten
 STIR = 0.05  # seconds in which changes are told together
+BEGIN_SECONDS = 5.0  # for the control plane to see a new Job
 
 
 class KubernetesCloud(Cloud):
@@ -377,20 +378,25 @@ class KubernetesCloud(Cloud):
         if run is None:
             return
         async with self._keeper.lock(job_id), self._told():
+            await self._until_begun(run)
+            lead = run.lead
+            if lead is None or lead.cut or lead.outcome:
+                return
+            told = {END: datetime.fromtimestamp(end, UTC).isoformat()}
             for job in list(run.jobs.values()):
-                lead = run.lead
-                if lead is None or lead.cut or lead.outcome or job.condition or job.end >= end:
-                    continue
-                begun = job.begun if job.begun is not None else job.created
-                told = {END: datetime.fromtimestamp(end, UTC).isoformat()}
-                allowed = objects.allowed(end, job.grace, begun)
-                await self._keeper.change(
-                    job,
-                    {
-                        "metadata": {"annotations": told},
-                        "spec": {"activeDeadlineSeconds": allowed},
-                    },
-                )
+                if not job.condition and job.end < end:
+                    begun = job.created if job.begun is None else job.begun
+                    allowed = objects.allowed(end, job.grace, begun)
+                    change: Json = {"spec": {"activeDeadlineSeconds": allowed}}
+                    await self._keeper.change(job, change | {"metadata": {"annotations": told}})
+
+    async def _until_begun(self, run: Run) -> None:
+        """Wait until the control plane counts a run's time: it misses changes made before."""
+        give_up = time.monotonic() + BEGIN_SECONDS
+        while any(job.begun is None for job in run.jobs.values()):
+            if time.monotonic() > give_up:
+                return
+            await asyncio.sleep(STIR)
 
     async def workloads(self) -> list[Workload]:
         """The pods of this pool's jobs that have not ended, whoever has made them."""

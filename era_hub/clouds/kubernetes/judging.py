@@ -73,9 +73,11 @@ class Verdict:
     doubtful: bool = False
 
 
-def note(message: str, *, lost: bool = False, exit_code: int | None = None) -> dict[str, Any]:
-    """A decision to end a run before its time, as it is noted on its Jobs."""
-    return {"message": message, "lost": lost, "exit_code": exit_code}
+def note(
+    message: str, *, lost: bool = False, timed_out: bool = False, exit_code: int | None = None
+) -> dict[str, Any]:
+    """A decision to end a run, as it is noted on its Jobs."""
+    return {"message": message, "lost": lost, "timed_out": timed_out, "exit_code": exit_code}
 
 
 def judge(run: Run, lost_nodes: Container[str], now: float, *, checked: bool = False) -> Verdict:
@@ -126,6 +128,8 @@ def judge(run: Run, lost_nodes: Container[str], now: float, *, checked: bool = F
 
 def _timed_out(run: Run, pods: list[PodView]) -> bool:
     if any(job.reason == "DeadlineExceeded" for job in run.jobs.values()):
+        return True
+    if any(job.cut and job.cut["timed_out"] for job in run.jobs.values()):
         return True
     deadlines = [job.deadline for job in run.jobs.values() if job.deadline is not None]
     cuts = [pod.deleted for pod in pods if pod.deleted is not None and not pod.ended_by_itself]

@@ -9,10 +9,10 @@ import time
 from weakref import WeakValueDictionary
 
 from era_hub.clouds.base import Phase
-from era_hub.clouds.kubernetes import objects
+from era_hub.clouds.kubernetes import objects, words
 from era_hub.clouds.kubernetes.api import Api, ApiError, Json
 from era_hub.clouds.kubernetes.book import Book
-from era_hub.clouds.kubernetes.judging import Run, Verdict, judge, remember
+from era_hub.clouds.kubernetes.judging import Run, Verdict, judge, note, remember
 from era_hub.clouds.kubernetes.logs import Logs
 from era_hub.clouds.kubernetes.machines import Machines
 from era_hub.clouds.kubernetes.views import (
@@ -31,6 +31,7 @@ HANDS = 8  # jobs that are tended at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 ATTENTIVE = 3.0  # seconds before its end from which on a job's last words are waited for
 LINGER = 10.0  # seconds after its end until which they are
+LATE = 1.0  # seconds for which the control plane may be late with a deadline
 
 
 class Keeper:
@@ -65,7 +66,7 @@ class Keeper:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         self._pauses: dict[str, Backoff] = {}
         self._taken: set[str] = set()  # uids of leads whose order was taken away
-        self._alarms: dict[str, tuple[int, asyncio.TimerHandle]] = {}
+        self._alarms: dict[str, asyncio.TimerHandle] = {}
 
     def touch(self, job_id: str) -> None:
         """Have a look at a job, soon."""
@@ -132,7 +133,7 @@ class Keeper:
         elif verdict.cut is None and run.lead is not None and run.lead.cut is None:
             await self._bring_up(run, run.lead)
             await self._take_order(run, run.lead)
-            self._attend(job_id, run.lead)
+            await self._attend(run, run.lead)
 
     async def refresh(self, job_id: str, run: Run) -> None:
         """Ask the API about all objects of a run."""
@@ -187,7 +188,7 @@ class Keeper:
             self.logs.forget(job_id, run.pods.values())
             self._taken -= {job.uid for job in run.jobs.values()}
         if alarm := self._alarms.pop(job_id, None):
-            alarm[1].cancel()
+            alarm.cancel()
         self.book.drop(job_id)
 
     async def _give_up_lost_pods(self, run: Run) -> None:
@@ -209,7 +210,7 @@ class Keeper:
         await self.change(lead, change)
         await self._take_order(run, lead, now=True)
         if alarm := self._alarms.pop(lead.job_id, None):
-            alarm[1].cancel()
+            alarm.cancel()
 
     async def _bring_up(self, run: Run, lead: JobView) -> None:
         """Start the other ranks, which must know the address of the first."""
@@ -236,21 +237,25 @@ class Keeper:
                 await self.api.delete(self.secret(name))
             self._taken.add(lead.uid)
 
-    def _attend(self, job_id: str, lead: JobView) -> None:
-        """Be there for what a job says when its time is over: its pod goes then."""
-        known = self._alarms.get(job_id)
-        if known is not None and known[0] == lead.end:
-            return
-        if known is not None:
-            known[1].cancel()
-        loop = asyncio.get_running_loop()
-        due = max(0.0, lead.end - lead.grace - ATTENTIVE - time.time())
-        self._alarms[job_id] = lead.end, loop.call_later(due, self._listen, job_id)
+    async def _attend(self, run: Run, lead: JobView) -> None:
+        """Be there when a job's time is over.
 
-    def _listen(self, job_id: str) -> None:
-        run = self.book.latest(job_id)
-        if run is not None:
-            self.logs.last_words(run, self._grace(run) + ATTENTIVE + LINGER)
+        Its pod goes then, so that what it says must be read before. And should the control
+        plane be late, which on old ones can miss a deadline that was moved, it is ended
+        from here.
+        """
+        loop = asyncio.get_running_loop()
+        over = lead.end - lead.grace
+        due, now = over - ATTENTIVE, time.time()
+        if now >= due:
+            self.logs.last_words(run, lead.end - now + LINGER)
+            due = over + LATE
+        if now >= due:
+            await self.cut(run, note(words.AT_ITS_END, timed_out=True))
+            return
+        if known := self._alarms.get(lead.job_id):
+            known.cancel()
+        self._alarms[lead.job_id] = loop.call_later(due - now, self.touch, lead.job_id)
 
     @staticmethod
     def _grace(run: Run) -> int:
