@@ -12,6 +12,9 @@ from jupyterhub.app import JupyterHub
 from jupyterhub.scopes import scope_definitions
 from traitlets.config import Config
 
+from era_hub.app import EraHub
+from era_hub.clouds.kubernetes.cloud import KubernetesCloud
+from era_hub.pool import Pool
 from era_hub.wiring import ACCESS, CUSTOM_SCOPES
 from era_spawner.kube import EraKubeSpawner
 
@@ -67,6 +70,19 @@ def test_what_it_sells_is_in_the_service(chart: Any) -> None:
     assert found["Pool"]["name"] == WIRING["hub"]["config"]["EraKubeSpawner"]["pool"]
     names = [each["name"] for each in found["Pool"]["configurations"]]
     assert names == ["cpu", "a100-1", "a100-4"]
+
+
+def test_the_service_has_the_settings() -> None:
+    known = {each.__name__: each for each in (EraHub, KubernetesCloud, Pool)}
+    for values in FOR_THE_CHART:
+        for section, settings in values.get("config", {}).items():
+            assert settings.keys() <= set(known[section].class_trait_names(config=True))
+
+
+def test_jobs_and_notebooks_are_on_the_same_nodes() -> None:
+    spawner = WIRING["hub"]["config"]["EraKubeSpawner"]
+    cloud = FOR_THE_CHART[0]["config"]["KubernetesCloud"]
+    assert spawner["pool_selector"] == cloud["node_selector"]
 
 
 # -- the hub's ----------------------------------------------------------------------
