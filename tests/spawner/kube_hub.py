@@ -54,12 +54,22 @@ c.Spawner.http_timeout = 60
 
 
 class KubeHub(HubBeside):
-    """Start with ``with KubeHub(folder, cluster, namespace) as hub``."""
+    """Start with ``with KubeHub(folder, cluster, namespace) as hub``.
 
-    def __init__(self, folder: Path, cluster: Cluster, namespace: str) -> None:
+    `extra` is more of its configuration file.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cluster: Cluster,
+        namespace: str,
+        extra: str = "",
+        spawner: str = "era-kube",
+    ) -> None:
         self.cluster, self.namespace = cluster, namespace
-        extra = CONFIG.format(namespace=namespace)
-        super().__init__(folder, host=HOST, spawner="era-kube", extra=extra)
+        extra = CONFIG.format(namespace=namespace) + extra
+        super().__init__(folder, host=HOST, spawner=spawner, extra=extra)
 
     @property
     def pods_path(self) -> str:
