@@ -26,7 +26,8 @@ from era_hub.clouds.local import LocalCloud
 from era_hub.pool import Pool
 from era_pricing.simulator import cli as era_sim_cli
 from era_spawner import EraLocalSpawner, EraSpawnerMixin
-from era_spawner.environment import gpu_environment
+from era_spawner.environment import market_environment
+from era_spawner.kube import EraKubeSpawner
 
 DOCS = Path(__file__).parent.parent / "docs"
 REFERENCE = DOCS / "reference"
@@ -38,6 +39,7 @@ CONFIGURABLE: list[type[Configurable]] = [
     LocalCloud,
     EraSpawnerMixin,
     EraLocalSpawner,
+    EraKubeSpawner,
 ]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -274,7 +276,8 @@ def test_every_variable_of_a_notebook_is_explained() -> None:
         end=now,
         price=1,
         created=now,
+        gpus=[0],
     )
     text = read(REFERENCE / "environment.md").partition("## Jobs")[0]
-    for name in gpu_environment(reservation, "http://127.0.0.1/services/era"):
+    for name in market_environment(reservation, "http://127.0.0.1/services/era"):
         row(text, name)
