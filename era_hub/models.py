@@ -107,6 +107,13 @@ Duration = Annotated[
 ]
 
 AccountName = Annotated[str, Field(pattern=r"^(own|group:[^\x00-\x1f]{1,200})$")]
+Payer = Annotated[
+    AccountName | None,
+    Field(
+        description="who pays: `own`, or `group:NAME` for a group you are in; default: as your "
+        "hub's admins have set it"
+    ),
+]
 
 
 class Model(BaseModel):
@@ -197,11 +204,7 @@ class ReservationRequest(RequestBase):
     user: str | None = Field(
         None, max_length=200, description="on whose behalf; for the spawner's service only"
     )
-    account: AccountName | None = Field(
-        None,
-        description="who pays: `own`, or `group:NAME` for a group you are in; default: as your "
-        "hub's admins have set it",
-    )
+    account: Payer = None
 
 
 class JobRequest(RequestBase):
@@ -235,11 +238,7 @@ class JobRequest(RequestBase):
         "where GPUs are idle; `preemptible`: may besides be stopped and go on later, for less, so "
         "it must write checkpoints; `fixed`: keeps the start that it is told",
     )
-    account: AccountName | None = Field(
-        None,
-        description="who pays: `own`, or `group:NAME` for a group you are in; default: as your "
-        "hub's admins have set it",
-    )
+    account: Payer = None
 
     @model_validator(mode="after")
     def _something_to_run(self) -> JobRequest:
@@ -323,18 +322,10 @@ class Reservation(Model):
     refunded: MicroCredits = 0
     account: str = Field(OWN, description="who pays: `own` (the user) or `group:NAME`")
     version: int = Field(1, description="counts the changes; the ETag goes with it")
-    gpus: list[int] | None = Field(
-        None, description="GPU indices while active, where the pool numbers its GPUs"
-    )
-    resources: dict[str, str] = Field(
-        {}, description="what each of `count` is promised, in Kubernetes notation"
-    )
-    nodes: list[str] = Field(
-        [], description="where each of `count` is placed; empty in a pool of one machine"
-    )
-    commitment: Commitment = Field(
-        Commitment.FIXED, description="what may still be changed of the times promised"
-    )
+    gpus: list[int] | None = Field(None, description="indices while active, if they are numbered")
+    resources: dict[str, str] = Field({}, description="of each of `count`, in Kubernetes notation")
+    nodes: list[str] = Field([], description="of each of `count`; empty in a pool of one machine")
+    commitment: Commitment = Field(Commitment.FIXED, description="what may still be changed")
     message: str = ""
     created: datetime
     ended: datetime | None = None

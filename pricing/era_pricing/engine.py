@@ -112,7 +112,6 @@ class Era:
         self._overruns = Overruns(self._books)
         self._news = News(self._books, algorithm, priced)
         self.learn = self._news.learn
-        # Bids, releases and new slots move reservations too, not only `update`.
         self.take_moved = self._books.take_moved
         self._clock = clock
         self._latest = 0
@@ -256,10 +255,9 @@ class Era:
         now = self._time(now)
         found = {}
         for key, reservation in self._books.reservations.items():
-            if reservation.start <= now < reservation.end:
-                running = tuple(p for p in reservation.placements if p.start <= now < p.end)
-                if running:
-                    found[key] = Allocation(running, max(p.end for p in running))
+            running = tuple(p for p in reservation.placements if p.start <= now < p.end)
+            if running:
+                found[key] = Allocation(running, max(p.end for p in running))
         return {**found, **self._overruns.allocations(now)}
 
     def update(self, feedback: Feedback, now: int | None = None) -> UpdateResult:
