@@ -12,6 +12,7 @@ from era_pricing.simulator.commands.options import (
     Problem,
     capacity_option,
     cloud_of,
+    cloud_option,
     days_option,
     history_days_option,
     history_option,
@@ -77,6 +78,7 @@ draw_options = together(
     help="A predictor for the algorithms that name none; every pair is run. May be repeated.",
 )
 @market_options
+@cloud_option
 @click.option(
     "--seeds",
     type=click.IntRange(1),

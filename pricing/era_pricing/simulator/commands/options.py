@@ -181,14 +181,14 @@ market_options: Callable[[F], F] = together(
         "replan=false; with algorithm., predictor. or engine. in front where several have it. "
         "May be repeated.",
     ),
-    click.option(
-        "--cloud",
-        "cloud_settings",
-        type=Pair(),
-        multiple=True,
-        help="What goes wrong, such as poll=60 or job_mtbf=100; see the reference for all. "
-        "May be repeated.",
-    ),
+)
+cloud_option = click.option(
+    "--cloud",
+    "cloud_settings",
+    type=Pair(),
+    multiple=True,
+    help="What goes wrong, such as poll=60 or job_mtbf=100; see the reference for all. "
+    "May be repeated.",
 )
 parallel_options: Callable[[F], F] = together(
     click.option(

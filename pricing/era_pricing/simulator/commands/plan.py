@@ -80,7 +80,6 @@ def plan_command(
     page: Path | None,
     as_json: bool,
     quiet: bool,
-    cloud_settings: tuple[tuple[str, str], ...],
     **market: Any,
 ) -> None:
     """Say what more GPUs would have been worth, and when.
@@ -96,8 +95,6 @@ def plan_command(
     """
     if capacity is None:
         raise Problem("give --capacity, the GPUs that there are now")
-    if cloud_settings:
-        raise Problem("plan looks at an ideal cloud; leave out --cloud")
     with plain_errors():
         there, requests = read_requests(workload, pool_of(capacity, None))
         requests, past = read_history(history, requests, quiet)

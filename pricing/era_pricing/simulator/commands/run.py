@@ -11,6 +11,7 @@ import click
 from era_pricing.simulator.commands.options import (
     capacity_option,
     cloud_of,
+    cloud_option,
     history_option,
     json_option,
     market_options,
@@ -51,6 +52,7 @@ from era_pricing.simulator.run import simulate
     "lp where there is a history and blend where there is none.",
 )
 @market_options
+@cloud_option
 @seed_option
 @click.option(
     "--bound/--no-bound",
