@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..answers import Due
-from ..clouds.base import Cloud, CloudError, JobSpec, JobStatus, Phase
+from ..clouds.base import Cloud, CloudError, CloudUnavailable, JobSpec, JobStatus, Phase
 from ..market import Market
 from ..models import JobState, State
 
@@ -117,6 +117,7 @@ class Jobs:
             await self.call(
                 self.market.job_ended, reservation.id, state, status.exit_code, status.message
             )
+            await self.cloud.forget(reservation.id, reservation.user)
         elif status.lost and due.started >= MOST_LOST:
             message = f"given up after {due.started} starts: {status.message}"
             await self.call(self.market.job_failed_to_start, reservation.id, message)
@@ -150,6 +151,8 @@ class Jobs:
         )
         try:
             directory = await self.cloud.start(spec)
+        except CloudUnavailable:
+            raise  # tried again
         except CloudError as error:
             await self.call(self.market.job_failed_to_start, claimed.id, str(error))
             return
