@@ -60,9 +60,13 @@ def releases(helm: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def process_pods(cluster: Cluster) -> None:
-    """Skip, unless pods are processes of this machine, which need no image."""
+def place(cluster: Cluster) -> dict[str, str]:
+    """A node selector. Pods there are processes of this machine, which need no image; or skip."""
     nodes = cluster.request("GET", "/api/v1/nodes")["items"]
-    runtimes = {each["status"]["nodeInfo"]["containerRuntimeVersion"] for each in nodes}
-    if not all(each.startswith("process://") for each in runtimes):
-        pytest.skip(f"pods here need images: their runtime is {', '.join(sorted(runtimes))}")
+    for node in nodes:
+        status = node["status"]
+        ready = {"type": "Ready", "status": "True"}
+        well = any(ready.items() <= each.items() for each in status["conditions"])
+        if well and status["nodeInfo"]["containerRuntimeVersion"].startswith("process://"):
+            return {"kubernetes.io/hostname": node["metadata"]["labels"]["kubernetes.io/hostname"]}
+    pytest.skip("pods here need images: no node's runtime is process://")

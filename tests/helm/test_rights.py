@@ -43,11 +43,12 @@ def kubeconfig(cluster: Cluster, releases: Any, namespace: str, tmp_path: Path) 
 
 @pytest.fixture
 def service(
-    process_pods: None, kubeconfig: Path, namespace: str, tmp_path: Path
+    place: dict[str, str], kubeconfig: Path, namespace: str, tmp_path: Path
 ) -> Iterator[RunningService]:
     options = FAST | {
         "EraHub.cloud_class": "era_hub.clouds.kubernetes.cloud.KubernetesCloud",
         "KubernetesCloud.kubeconfig": str(kubeconfig),
+        "KubernetesCloud.node_selector": place,
         "KubernetesCloud.log_directory": str(tmp_path / "logs"),
         "Pool.name": namespace,
     }

@@ -92,7 +92,7 @@ class Installed:
 
 @pytest.fixture
 def installed(
-    process_pods: None,
+    place: dict[str, str],
     cluster: Cluster,
     releases: Any,
     namespace: str,
@@ -113,7 +113,7 @@ def installed(
         "nodeSelector": NOWHERE,
     }
     release = releases.install(str(CHART), RELEASE, merged(POSTGRES, values))
-    run_here(cluster, list(manifests(release["manifest"])), tmp_path / "config")
+    run_here(cluster, list(manifests(release["manifest"])), tmp_path / "config", place)
     found = Installed(cluster, namespace, hub)
     until(found.healthy, 60, "two replicas of which one leads")
     with hub_that_knows(found):
@@ -126,7 +126,9 @@ def secret(cluster: Cluster, namespace: str, name: str, texts: dict[str, str]) -
     cluster.request("POST", f"/api/v1/namespaces/{namespace}/secrets", json=body)
 
 
-def run_here(cluster: Cluster, objects: list[Manifest], folder: Path) -> None:
+def run_here(
+    cluster: Cluster, objects: list[Manifest], folder: Path, place: dict[str, str]
+) -> None:
     """What image and volume do elsewhere."""
     live = cluster.live(only(objects, "ConfigMap"))
     assert live is not None
@@ -139,7 +141,7 @@ def run_here(cluster: Cluster, objects: list[Manifest], folder: Path) -> None:
     assert args != container["args"]
     command = [sys.executable, "-m", "era_hub"]
     pod = {
-        "nodeSelector": None,
+        "nodeSelector": {**dict.fromkeys(NOWHERE), **place},
         "containers": [{"name": container["name"], "command": command, "args": args}],
     }
     cluster.request(
