@@ -78,6 +78,7 @@ EXTRAS = {
 EXTRAS["test"] = [
     *KUBE,
     *POSTGRES,
+    "jupyterhub-fancy-profiles>=0.5,<1",
     "pytest>=8.2,<10",
     "pytest-asyncio>=1.0,<2",
     "pytest-xdist>=3.5,<4",

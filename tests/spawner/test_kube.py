@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 from jupyterhub.utils import maybe_future
+from jupyterhub_fancy_profiles import setup_ui
 from kubernetes_asyncio.client import V1Container
+from traitlets.config import Config
 
 from era_spawner.kube import EraKubeSpawner
 from era_spawner.refusals import SpawnException
@@ -225,6 +227,28 @@ async def test_profiles_and_the_market_share_a_form(accept, start, profiles):
     again.load_state(one.get_state())
     again.user_options = {"reservation": "r-1"}
     assert notebook(await pod_of(again))["image"] == "p:3"
+
+
+@pytest.mark.asyncio
+async def test_fancy_profiles(accept, start):
+    config = Config()
+    config.JupyterHub.extra_handlers = []
+    setup_ui(config)
+    one = start(config=config, profile_list=PROFILES)
+    form = await one.get_options_form()
+    assert form.index('name="configuration"') < form.index("window.profileList = ")
+    # What its script sends for an image that is in no list.
+    fields = {
+        "configuration": ["gpu-2"],
+        "hours": ["1"],
+        "max_price": ["3"],
+        "profile": ["pytorch"],
+        "profile-option-pytorch--image--unlisted-choice": ["mine:8"],
+    }
+    one.user_options = one.run_options_from_form(fields)
+    pod = await pod_of(one)
+    assert notebook(pod)["image"] == "mine:8"
+    assert notebook(pod)["resources"]["limits"][GPU] == "2"
 
 
 @pytest.mark.asyncio
