@@ -23,6 +23,24 @@ from tests.helm.cluster import Cluster
 
 PATIENCE = 30.0  # seconds until a test that waits has failed
 
+# Notes SIGTERM and goes on, and so does a process of its own that has detached itself.
+STUBBORN = """
+    import os, pathlib, signal, subprocess, sys, time
+    def on_term(*_):
+        with open("term", "a") as file:
+            print(time.time(), file=file)
+    signal.signal(signal.SIGTERM, on_term)
+    daemon = "import os, signal, time; os.fork() and os._exit(0); "
+    daemon += "signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True); "
+    child = subprocess.Popen(
+        [sys.executable, "-c", daemon + "time.sleep(60)"],
+        start_new_session=True, stdout=open("daemon", "w"),
+    )
+    child.wait()
+    while True:
+        time.sleep(60)
+"""
+
 
 class World:
     """A cloud with a user, and what a test needs to know of both."""
