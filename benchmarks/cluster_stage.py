@@ -11,13 +11,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import click
+import httpx
 
 from tests.helm.cluster import Cluster
 from tests.running_service import RunningService
@@ -147,3 +151,82 @@ def open_stage(
     finally:
         cluster.delete_namespace(namespace)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class PodTimes:
+    """When a pod ran: as its node reports it, in whole seconds, and when that was told here."""
+
+    reservation: str
+    gpus: int
+    node: str = ""
+    started: float | None = None
+    finished: float | None = None
+    told_started: float | None = None
+    told_finished: float | None = None
+
+
+class PodWatch(Thread):
+    """Remembers when the pods of a namespace ran. Use it as ``with PodWatch(stage) as pods``."""
+
+    def __init__(self, stage: ClusterStage) -> None:
+        super().__init__(daemon=True)
+        self.cluster, self.path = stage.cluster, stage.pods_path
+        self.pods: dict[str, PodTimes] = {}
+        self._over = Event()
+        self._version = ""
+        self._list()
+
+    def __enter__(self) -> PodWatch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    @property
+    def finished(self) -> int:
+        """How many have ended."""
+        return sum(each.finished is not None for each in list(self.pods.values()))
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            try:
+                for event in self.cluster.events(self.path, self._version, seconds=5):
+                    if event["type"] == "ERROR":  # the version is too old to go on from
+                        self._list()
+                        break
+                    self._see(event["object"])
+            except httpx.HTTPError:
+                time.sleep(0.5)
+
+    def _list(self) -> None:
+        page = self.cluster.request("GET", self.path)
+        for pod in page["items"]:
+            self._see(pod)
+        self._version = page["metadata"]["resourceVersion"]
+
+    def _see(self, pod: dict[str, Any]) -> None:
+        meta, now = pod["metadata"], time.time()
+        self._version = meta["resourceVersion"]
+        known = self.pods.setdefault(
+            meta["uid"],
+            PodTimes(meta.get("labels", {}).get("era.jupyter.org/reservation", ""), _gpus(pod)),
+        )
+        known.node = pod["spec"].get("nodeName", "")
+        for container in pod["status"].get("containerStatuses", ()):
+            running, ended = (container["state"].get(each) for each in ("running", "terminated"))
+            if (running or ended) and known.started is None:
+                known.started, known.told_started = _seconds((running or ended)["startedAt"]), now
+            if ended and known.finished is None:
+                known.finished, known.told_finished = _seconds(ended["finishedAt"]), now
+
+
+def _gpus(pod: dict[str, Any]) -> int:
+    limits = [each.get("resources", {}).get("limits", {}) for each in pod["spec"]["containers"]]
+    return sum(int(each.get(GPU, 0)) for each in limits)
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

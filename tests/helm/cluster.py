@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import ssl
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -106,6 +108,13 @@ class Cluster:
     def delete_namespace(self, name: str) -> None:
         """Delete a namespace with all that is in it; it goes on in the background."""
         self.request("DELETE", f"/api/v1/namespaces/{name}")
+
+    def events(self, path: str, version: str, seconds: int = 300) -> Iterator[dict[str, Any]]:
+        """What the API server tells of a collection from a version on, for so long."""
+        params = {"watch": "1", "resourceVersion": version, "timeoutSeconds": str(seconds)}
+        with self._http.stream("GET", path, params=params, timeout=seconds + 10) as stream:
+            for line in stream.iter_lines():
+                yield json.loads(line)
 
     def wait_for(self, path: str, condition: Any, selector: str = "") -> list[dict[str, Any]]:
         """Watch a collection until all that is in it meets a condition; return what is in it."""

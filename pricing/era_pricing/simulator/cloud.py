@@ -130,12 +130,22 @@ class Cloud:
         Number of requests.
     seed
         Of everything random.
+    needed : IntArray, shape (rows,), optional
+        Seconds that each job really needs; default: as the model draws them.
     """
 
-    def __init__(self, model: CloudModel, rows: int, seed: int) -> None:
+    def __init__(
+        self, model: CloudModel, rows: int, seed: int, needed: IntArray | None = None
+    ) -> None:
         self.model = model
         self._seed = seed
         self._shares = shares_needed(model, rows, seed)
+        self._needed = needed
+
+    @property
+    def ideal(self) -> bool:
+        """Whether everything goes as promised."""
+        return self.model.ideal and self._needed is None
 
     def seen(self, time: int) -> int:
         """The first look at the plan at or after `time`."""
@@ -144,6 +154,8 @@ class Cloud:
 
     def work(self, row: int, duration: int) -> int:
         """Seconds that a job really needs, of the duration it asked for."""
+        if self._needed is not None:
+            return int(self._needed[row])
         if not self.model.early_share:
             return duration
         return max(1, math.ceil(duration * float(self._shares[row])))

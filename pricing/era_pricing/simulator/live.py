@@ -68,7 +68,7 @@ class LiveJobs:
     def __init__(self, world: Cloud, resource: str, rows: int) -> None:
         self._world = world
         self._resource = resource
-        self._ideal = world.model.ideal
+        self._ideal = world.ideal
         self._jobs: dict[str, _Job] = {}
         self._events: list[tuple[int, int, int, str, Placement | None, Ending | None]] = []
         self._order = count()

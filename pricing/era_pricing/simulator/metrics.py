@@ -234,7 +234,7 @@ def total_bound(
     their value and no units, so that the bound holds for them too. Capacity that
     came and went is counted as it was.
     """
-    whole = cloud.ideal and not requests.bids
+    whole = cloud.ideal and not requests.bids and requests.needed is None
     bounds = []
     for resource in pool.priced:
         workload = requests.asking(resource)
@@ -248,7 +248,10 @@ def total_bound(
         if whole:
             bounds.append(omniscient(workload, room, slot, tolerance))
             continue
-        needed = actual_durations(cloud, workload, seed) // slot * slot
+        needed = requests.needed
+        if needed is None:
+            needed = actual_durations(cloud, workload, seed)
+        needed = needed // slot * slot
         some = needed > 0
         longer = replace(workload.select(some), duration=needed[some])
         found = omniscient(longer, room, slot, tolerance, span(workload, slot))

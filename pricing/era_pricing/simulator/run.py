@@ -188,7 +188,8 @@ class _Simulation:
         self._model = cloud
         self._seed = seed
         m = len(requests)
-        self._live = LiveJobs(Cloud(cloud, m, seed), pool.priced[0], m)
+        self._world = Cloud(cloud, m, seed, requests.needed)
+        self._live = LiveJobs(self._world, pool.priced[0], m)
         self._there = Capacity(cloud, tuple(pool.nodes), seed)
         self._answer = np.full(m, REFUSED, dtype=np.int8)
         self._price, self._refund = np.zeros(m, np.int64), np.zeros(m, np.int64)
@@ -254,7 +255,7 @@ class _Simulation:
 
     def _play(self, now: int) -> None:
         """Something happens to jobs."""
-        if not self._model.ideal:
+        if not self._world.ideal:
             # Jobs may have been moved since the last look.
             self._update(Feedback(), now)
         left = self._live.play(now)

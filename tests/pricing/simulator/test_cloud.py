@@ -25,6 +25,7 @@ from era_pricing.simulator.cloud import (
 )
 from era_pricing.simulator.mechanism import GPU, Pool
 from era_pricing.simulator.metrics import bound_of, series, summarise
+from era_pricing.simulator.requests import Requests
 from era_pricing.simulator.run import ACCEPTED, Run, simulate
 from era_pricing.workload import Workload
 from tests.pricing.simulator.small import CREDIT, DAY, ECON, GREEDY, HOUR, demand, row, rows
@@ -166,6 +167,15 @@ def test_jobs_that_end_early_give_the_rest_back() -> None:
         begun = -(-int(taken * HOUR) // 1800)
         assert each.price[0] - each.refund[0] == begun * 5_000
         assert each.worth[0] == 99 * CREDIT
+
+
+def test_what_jobs_need_can_be_told() -> None:
+    asked = rows(row(0, 0, 2 * HOUR, 1, 2 * HOUR, 99), row(60, 1800, 3 * HOUR, 2, 2 * HOUR, 99))
+    told = Requests(asked, needed=np.array([1000, 2 * HOUR]))
+    found = simulate(told, GREEDY, Pool.of(4))
+    assert sorted(found.stints.tolist()) == [[0, 0, 1000, 1], [1, 1800, 1800 + 2 * HOUR, 2]]
+    assert found.refund[0] > 0 == found.refund[1]
+    assert summarise(found, bound_of(found)).welfare_ratio == 1
 
 
 def test_what_ends_early_is_sold_again() -> None:
