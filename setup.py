@@ -40,7 +40,7 @@ def files(folder: str) -> list[str]:
 
 # What `era_pricing` imports; the notebook side does without it.
 ENGINE = ["numpy>=1.26,<3", "scipy>=1.13,<2"]
-KUBE = ["jupyterhub-kubespawner>=7.1,<8", "kubernetes-asyncio>=30"]
+KUBE = ["jupyterhub-kubespawner>=7.1,<8", "kubernetes-asyncio>=30,<37"]
 POSTGRES = ["psycopg[binary]>=3.1,<4"]
 CLIENT = ["httpx>=0.27,<1", "pydantic>=2.7,<3", "click>=8.1,<9", "rich>=13,<16"]
 EXTRAS = {

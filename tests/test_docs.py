@@ -22,6 +22,7 @@ from era_hub import cli as era_hub_cli
 from era_hub import models
 from era_hub.api import ROUTES
 from era_hub.app import EraHub
+from era_hub.clouds.kubernetes.cloud import KubernetesCloud
 from era_hub.clouds.local import LocalCloud
 from era_hub.pool import Pool
 from era_pricing.simulator import cli as era_sim_cli
@@ -37,6 +38,7 @@ CONFIGURABLE: list[type[Configurable]] = [
     EraHub,
     Pool,
     LocalCloud,
+    KubernetesCloud,
     EraSpawnerMixin,
     EraLocalSpawner,
     EraKubeSpawner,

@@ -48,6 +48,8 @@ class World:
     user: str
     python: str
     cloud: Cloud
+    forgetful = False
+    """Whether the exit code of a job that was stopped may not be told."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
@@ -104,6 +106,10 @@ class World:
     async def run(self, spec: JobSpec) -> JobStatus:
         await self.cloud.start(spec)
         return await self.ended(spec)
+
+    def had(self, status: JobStatus, code: int) -> bool:
+        """Whether a job that was stopped ended with an exit code."""
+        return status.exit_code == code or (self.forgetful and status.exit_code is None)
 
     async def knows(self, spec: JobSpec, end: int) -> None:
         """Wait until the cloud says that it ends the job then."""
@@ -185,6 +191,7 @@ class KubernetesWorld(World):
     """Jobs of a cluster whose pods are processes of this machine, in a pool of their own."""
 
     cloud: KubernetesCloud
+    forgetful = True  # this kubelet may delete a pod before it has told how it ended
 
     def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
         super().__init__()
