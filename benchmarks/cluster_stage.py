@@ -43,6 +43,8 @@ c.Authenticator.allowed_users = {{*c.Authenticator.allowed_users, *{users!r}}}
 c.JupyterHub.log_level = "WARN"
 c.JupyterHub.concurrent_spawn_limit = 0
 c.JupyterHub.active_server_limit = 0
+# Pods of any other pool count as those of other tenants.
+c.EraKubeSpawner.pool = {pool!r}
 {extra}
 """
 
@@ -53,7 +55,6 @@ class ClusterStage:
 
     cluster: Cluster
     namespace: str
-    folder: Path
     hub: KubeHub
     service: RunningService
     users: list[str]
@@ -108,13 +109,39 @@ def require_gpus(cluster: Cluster, nodes: int, gpus: int) -> None:
 
 
 @contextmanager
+def open_hub(
+    cluster: Cluster, users: int, config: str = "", spawner: str = "era-kube"
+) -> Iterator[KubeHub]:
+    """A hub without its market, in a namespace of its own; both end with it.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    users : int
+        See `names`.
+    config : str, optional
+        More of the hub's configuration file.
+    spawner : str, optional
+        Entry point or class of the hub's spawner.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="era-bench-"))
+    namespace = cluster.new_namespace()
+    extra = HUB.format(users=set(names(users)), pool=namespace, extra=config)
+    try:
+        with KubeHub(folder / "hub", cluster, namespace, extra=extra, spawner=spawner) as hub:
+            yield hub
+    finally:
+        cluster.delete_namespace(namespace)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def open_stage(
     cluster: Cluster,
     *,
     users: int = 8,
     settings: Mapping[str, Any] | None = None,
     hub: str = "",
-    spawner: str = "era-kube",
 ) -> Iterator[ClusterStage]:
     """A hub with the market in a namespace of its own; both end with it.
 
@@ -122,35 +149,28 @@ def open_stage(
     ----------
     cluster : Cluster
     users : int
-        Called ``user-00`` and so on; each has credits for whatever is bid for.
+        See `names`; each has credits for whatever is bid for.
     settings : mapping of str to value, optional
         Settings of the service, besides `SETTINGS` and those of the cluster.
     hub : str, optional
         More of the hub's configuration file.
-    spawner : str, optional
-        Entry point or class of the hub's spawner.
     """
-    folder = Path(tempfile.mkdtemp(prefix="era-bench-"))
-    namespace = cluster.new_namespace()
-    names = [f"user-{number:02d}" for number in range(users)]
-    extra = HUB.format(users=set(names), extra=hub)
-    place = {
-        "KubernetesCloud.kubeconfig": cluster.path,
-        "KubernetesCloud.namespace": namespace,
-        "KubernetesCloud.pool": namespace,
-        "KubernetesCloud.log_directory": str(folder / "logs"),
-        "Pool.name": namespace,
-    }
-    options = {**SETTINGS, **place, **(settings or {})}
-    try:
-        with (
-            KubeHub(folder / "hub", cluster, namespace, extra=extra, spawner=spawner) as running,
-            RunningService(running, options=options) as service,
-        ):
-            yield ClusterStage(cluster, namespace, folder, running, service, names)
-    finally:
-        cluster.delete_namespace(namespace)
-        shutil.rmtree(folder, ignore_errors=True)
+    with open_hub(cluster, users, hub) as running:
+        place = {
+            "KubernetesCloud.kubeconfig": cluster.path,
+            "KubernetesCloud.namespace": running.namespace,
+            "KubernetesCloud.pool": running.namespace,
+            "KubernetesCloud.log_directory": str(running.folder / "logs"),
+            "Pool.name": running.namespace,
+        }
+        options = {**SETTINGS, **place, **(settings or {})}
+        with RunningService(running, options=options) as service:
+            yield ClusterStage(cluster, running.namespace, running, service, names(users))
+
+
+def names(users: int) -> list[str]:
+    """So many users: ``user-00``, ``user-01`` and so on."""
+    return [f"user-{number:02d}" for number in range(users)]
 
 
 @dataclass
