@@ -15,6 +15,8 @@ from tests.running_service import HubBeside
 HOST = "10.244.0.1"
 """Where pods reach this machine."""
 GPU = "nvidia.com/gpu"
+NODES = {"nvidia.com/gpu.product": "FAKE-GPU"}
+"""Labels of the nodes whose pods are processes of this machine."""
 Pod = dict[str, Any]
 
 # The user `anna` gets a pod that does not fit; a file called `wait-NAME` holds a start there.
@@ -41,6 +43,8 @@ c.KubeSpawner.args = ["--allow-root"]
 c.KubeSpawner.image = "none"
 c.KubeSpawner.modify_pod_hook = before_pod
 c.KubeSpawner.after_pod_created_hook = after_pod
+c.EraKubeSpawner.pool = "{namespace}"
+c.EraKubeSpawner.pool_selector = {nodes}
 c.EraKubeSpawner.deadline_slack = 600
 # A start that is not refused soon is answered before the server is ready.
 c.JupyterHub.tornado_settings = {{"slow_spawn_timeout": 2}}
@@ -68,7 +72,7 @@ class KubeHub(HubBeside):
         spawner: str = "era-kube",
     ) -> None:
         self.cluster, self.namespace = cluster, namespace
-        extra = CONFIG.format(namespace=namespace) + extra
+        extra = CONFIG.format(namespace=namespace, nodes=NODES) + extra
         super().__init__(folder, host=HOST, spawner=spawner, extra=extra)
 
     @property

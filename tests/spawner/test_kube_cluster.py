@@ -15,7 +15,7 @@ from tests.helm.cluster import Cluster
 from tests.running_hub import FAST, until
 from tests.running_service import RunningService
 
-from .kube_hub import GPU, KubeHub
+from .kube_hub import GPU, NODES, KubeHub
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
@@ -28,10 +28,11 @@ CONFIGURATIONS = [
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeHub]:
     cluster = Cluster(require_kubernetes())
-    nodes = cluster.request("GET", "/api/v1/nodes")["items"]
-    runtimes = {each["status"]["nodeInfo"]["containerRuntimeVersion"] for each in nodes}
-    if not all(each.startswith("process://") for each in runtimes):
-        pytest.skip(f"pods here need images: their runtime is {', '.join(sorted(runtimes))}")
+    labels = ",".join(f"{name}={text}" for name, text in NODES.items())
+    nodes = cluster.request("GET", "/api/v1/nodes", params={"labelSelector": labels})["items"]
+    runtimes = [each["status"]["nodeInfo"]["containerRuntimeVersion"] for each in nodes]
+    if not any(each.startswith("process://") for each in runtimes):
+        pytest.skip("pods here need images: no node's runtime is process://")
     namespace = cluster.new_namespace()
     try:
         with KubeHub(tmp_path_factory.mktemp("kube"), cluster, namespace) as running:
@@ -44,7 +45,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeHub]:
 @pytest.fixture(scope="module")
 def market(hub: KubeHub) -> Iterator[EraClient]:
     """The service that hub and pods use, to which the tests go as the spawner does."""
-    options = {**FAST, "EraHub.lease": 15, "Pool.configurations": CONFIGURATIONS}
+    options = {
+        **FAST,
+        "EraHub.lease": 15,
+        "EraHub.cloud_class": "era_hub.clouds.kubernetes.cloud.KubernetesCloud",
+        "KubernetesCloud.kubeconfig": require_kubernetes(),
+        "KubernetesCloud.namespace": hub.namespace,
+        "KubernetesCloud.pool": hub.namespace,
+        "KubernetesCloud.node_selector": NODES,
+        "KubernetesCloud.log_directory": str(hub.folder / "logs"),
+        "Pool.configurations": CONFIGURATIONS,
+    }
     with RunningService(hub, options=options) as service:
         yield service.client_with(hub.spawner_token)
 
@@ -75,15 +86,16 @@ def test_two_users_have_what_they_reserved_and_as_long(hub: KubeHub, market: Era
     (reserved,) = mine(market, "ann")
     assert reserved.state is State.ACTIVE
     pod = hub.pod("ann")
-    marks = {"reservation": reserved.id, "pool": "local", "kind": "notebook"}
+    marks = {"reservation": reserved.id, "pool": hub.namespace, "kind": "notebook"}
     labels = {name.partition("/")[2]: text for name, text in pod["metadata"]["labels"].items()}
     assert marks.items() <= labels.items()
+    assert [pod["spec"]["nodeName"]] == reserved.nodes
     left = (reserved.end - datetime.now(UTC)).total_seconds()
     assert left < pod["spec"]["activeDeadlineSeconds"] < left + 700
     resources = pod["spec"]["containers"][0]["resources"]
     assert resources["limits"] == resources["requests"]
     assert resources["limits"] == {GPU: "2", "cpu": "2", "memory": str(4 * 2**30)}
-    assert sum(hub.gpus_by_node().values()) == 2
+    assert hub.gpus_by_node()[reserved.nodes[0]] == 2
 
     shown = hub.environment("ann")
     assert len(set(shown["NVIDIA_VISIBLE_DEVICES"].split(","))) == 2
