@@ -257,7 +257,8 @@ class KubernetesCloud(Cloud):
     # What changes
 
     def _node_stirred(self, node: str) -> None:
-        self._keeper.touch_node(node)
+        if node in self._machines:
+            self._keeper.touch_node(node)
         self._stir()
 
     def _job_seen(self, old: JobView | None, new: JobView | None) -> None:
@@ -266,14 +267,16 @@ class KubernetesCloud(Cloud):
         self._stir()
 
     def _pod_seen(self, old: PodView | None, new: PodView | None) -> None:
-        others = self._usage.seen(old, new)
         pod = new or old
         assert pod is not None
+        if self._usage.seen(old, new):
+            for each in filter(None, (old, new)):
+                self._machines.refresh(each.node)
         ours = pod.pool == self.pool
         if ours and pod.kind == JOB and pod.namespace == self.namespace:
             self._keeper.book.pod_seen(old, new)
         self._jobs_changed |= ours
-        if ours or others:
+        if ours:
             self._stir()
 
     def _stir(self) -> None:

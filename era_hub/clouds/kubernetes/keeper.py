@@ -31,7 +31,6 @@ HANDS = 8  # jobs that are tended at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 ATTENTIVE = 3.0  # seconds before its end from which on a job's last words are waited for
 LINGER = 10.0  # seconds after its end until which they are
-LATE = 1.0  # seconds for which the control plane may be late with a deadline
 
 
 class Keeper:
@@ -75,7 +74,7 @@ class Keeper:
             self._queue.put_nowait(job_id)
 
     def touch_node(self, node: str) -> None:
-        """Have a look at all jobs with pods on a node."""
+        """Have a look at all jobs with pods on a node, which is lost."""
         for job_id in self.book:
             run = self.book.latest(job_id)
             if run and any(pod.node == node and pod.alive for pod in run.pods.values()):
@@ -240,18 +239,19 @@ class Keeper:
     async def _attend(self, run: Run, lead: JobView) -> None:
         """Be there when a job's time is over.
 
-        Its pod goes then, so that what it says must be read before. And should the control
-        plane be late, which on old ones can miss a deadline that was moved, it is ended
-        from here.
+        Its pod goes then, so that what it says must be read before. The control plane
+        would end it as well, but may be busy, and old ones miss a deadline that was moved.
         """
         loop = asyncio.get_running_loop()
         over = lead.end - lead.grace
         due, now = over - ATTENTIVE, time.time()
         if now >= due:
             self.logs.last_words(run, lead.end - now + LINGER)
-            due = over + LATE
+            due = over
         if now >= due:
             await self.cut(run, note(words.AT_ITS_END, timed_out=True))
+            for pod in [each for each in run.pods.values() if each.alive]:
+                await self.kill(pod, max(1, lead.grace))
             return
         if known := self._alarms.get(lead.job_id):
             known.cancel()

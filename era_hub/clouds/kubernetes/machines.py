@@ -20,7 +20,7 @@ class Machines:
     patience : float
         Seconds for which a node may be unwell: nothing starts on it, and nothing is lost.
     stir : callable
-        Called with the names of nodes of which something has changed.
+        Called with the name of a node of which something has changed.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Machines:
         self.stir = stir
         self._nodes: dict[str, NodeView] = {}
         self._unwell: dict[str, float] = {}
+        self._offers: dict[str, Node] = {}  # made before, and still right
 
     def __contains__(self, name: object) -> bool:
         return bool(name) and (name not in self._nodes or self._lost(str(name)))
@@ -40,6 +41,11 @@ class Machines:
         since = self._unwell.get(name)
         now = asyncio.get_running_loop().time()
         return since is not None and now - since >= self.patience
+
+    def refresh(self, name: str) -> None:
+        """Something about a node has changed, or what its pods take."""
+        self._offers.pop(name, None)
+        self.stir(name)
 
     def seen(self, old: NodeView | None, new: NodeView | None) -> None:
         """A node has come, changed or gone."""
@@ -51,7 +57,7 @@ class Machines:
         else:
             self._nodes[node.name] = new
             self._watch_over(new)
-        self.stir(node.name)
+        self.refresh(node.name)
 
     def _watch_over(self, node: NodeView) -> None:
         if node.ready:
@@ -60,17 +66,18 @@ class Machines:
             loop = asyncio.get_running_loop()
             self._unwell[node.name] = loop.time()
             # Nothing else tells that its time is over.
-            loop.call_later(self.patience + 0.1, self.stir, node.name)
+            loop.call_later(self.patience + 0.1, self.refresh, node.name)
 
     def offers(self) -> tuple[Node, ...]:
         """The nodes of the pool that are not lost, by name."""
         return tuple(
-            offer(
-                node,
-                self.usage.of(name),
-                self.rules,
-                well=name not in self._unwell,
-            )
+            self._offers.get(name) or self._offer(node)
             for name, node in sorted(self._nodes.items())
             if belongs(node, self.rules) and not self._lost(name)
         )
+
+    def _offer(self, node: NodeView) -> Node:
+        well = node.name not in self._unwell
+        made = offer(node, self.usage.of(node.name), self.rules, well=well)
+        self._offers[node.name] = made
+        return made
