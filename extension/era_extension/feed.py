@@ -216,6 +216,7 @@ class Feed:
             value=form["value"],
             name=form["name"] or None,
             account=form.get("account") or None,
+            commitment=form["commitment"],
         )
         self._wake.set()
         start = format_when(job.model.reservation.start)

@@ -73,6 +73,7 @@ FORM = {
     "duration": 1800,
     "deadline": None,
     "value": "5",
+    "commitment": "flexible",
 }
 
 
@@ -115,12 +116,14 @@ def test_submitting(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").write_text("import torch")
     assert browser.ask(do="submit", form={**FORM, "kind": "file", "text": "train.py"})["ok"]
-    assert browser.ask(do="submit", form={**FORM, "kind": "command", "text": "ls -l"})["ok"]
+    words = {"kind": "command", "text": "ls -l", "commitment": "preemptible"}
+    assert browser.ask(do="submit", form={**FORM, **words})["ok"]
     code, file, command = service.sent("POST", "jobs")
     assert (code["script"], code["value"]) == ("print(1)\n", 5_000_000)
     assert code["deadline"] == "2099-01-01T00:00:00Z"
     assert (file["script"], file["filename"]) == ("import torch", "train.py")
     assert command["command"] == ["ls", "-l"]
+    assert [each["commitment"] for each in (file, command)] == ["flexible", "preemptible"]
     browser.widget.refresh()
     assert browser.widget.files == ["train.py"]
 

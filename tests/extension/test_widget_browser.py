@@ -111,6 +111,14 @@ def test_what_is_shown(page: Page) -> None:
     assert last_sent(page)["do"] == "bye"
 
 
+def test_how_firm_the_start_is(page: Page) -> None:
+    page.get_by_label("Configuration").select_option("one-gpu")
+    total = page.get_by_text("Total now:")
+    expect(total).not_to_contain_text("at most")
+    page.get_by_label("Its start").select_option("preemptible")
+    expect(total).to_contain_text("Total now: at most")
+
+
 def test_the_chart_shows_what_to_expect_later(page: Page) -> None:
     page.get_by_label("Configuration").select_option("one-gpu")
     chart = page.locator(".era-chart")
@@ -189,6 +197,7 @@ def test_submitting(page: Page) -> None:
         "duration": 1800,
         "deadline": None,
         "value": "2.5",
+        "commitment": "flexible",
         "account": "",
     }
     page.evaluate("(re) => answer({ re, ok: false, text: 'No <b>.' })", message["id"])

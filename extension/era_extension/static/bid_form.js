@@ -25,6 +25,7 @@ const HOURS_AHEAD = 12;
  * @property {number} duration seconds
  * @property {string|null} deadline ISO 8601
  * @property {string} value credits
+ * @property {string} commitment flexible, preemptible or fixed
  * @property {string} account who pays; empty where there is no choice
  */
 
@@ -51,6 +52,10 @@ export function bidForm({ submit, changed }) {
     h("option", { value: "60" }, "minutes"), h("option", { value: "3600" }, "hours"));
   const deadline = h("input", { type: "datetime-local", value: formatForInput(defaultDeadline()) });
   const value = h("input", { type: "number", min: 0, step: "any", required: true });
+  const commitment = h("select", {},
+    h("option", { value: "flexible" }, "may move; early if GPUs are idle"),
+    h("option", { value: "preemptible" }, "may move and pause: cheaper, needs checkpoints"),
+    h("option", { value: "fixed" }, "stays as planned"));
   const payer = h("select", {});
   const payerField = field("Who pays", payer);
   payerField.hidden = true;
@@ -69,6 +74,7 @@ export function bidForm({ submit, changed }) {
     field("Finish by", deadline, "The later, the cheaper. Empty: start now or not at all."),
     field("The most you will pay, in credits", value,
       "You pay the market's price, whatever you write here; so write what it is worth to you."),
+    field("Its start", commitment),
     payerField, total, h("div", { class: "era-row" }, button), reply);
 
   /** @type {Prices|null} */
@@ -114,7 +120,8 @@ export function bidForm({ submit, changed }) {
     const best = chosen();
     if (!best) say(total, "Nothing in the coming 24 hours fits. Try a later end or less time.");
     else {
-      const cost = `Total now: ${formatCredits(best.price)} credits, ` +
+      const most = commitment.value === "preemptible" ? "at most " : "";
+      const cost = `Total now: ${most}${formatCredits(best.price)} credits, ` +
         `from ${formatTime(best.start)} to ${formatTime(best.end)}.`;
       const low = value.value !== "" && Number(value.value) * MICRO < best.price;
       say(total, low ? `${cost} Your limit is below this; the market would decline.` : cost);
@@ -139,6 +146,7 @@ export function bidForm({ submit, changed }) {
       duration: Number(length.value) * Number(unit.value),
       deadline: deadline.value ? new Date(deadline.value).toISOString() : null,
       value: value.value,
+      commitment: commitment.value,
       account: payerField.hidden ? "" : payer.value,
     });
     button.disabled = false;
