@@ -47,6 +47,9 @@ class Book:
         job = new or old
         assert job is not None
         run = self._run(job.job_id, job.run)
+        known = run.jobs.get(job.name)
+        if known is not None and known.uid != job.uid and known.version > job.version:
+            return  # an earlier one of that name
         if new is not None:
             run.jobs[new.name] = new
             run.begun = True

@@ -342,6 +342,9 @@ class KubernetesCloud(Cloud):
             body = objects.marked(answer or body, spec, self.pool)
         objects.guard(body, spec)
         job = self._job_copy.put(await self._created(self._keeper.path(), body))
+        if not job.released and (job.nodes, job.end) != (tuple(spec.nodes), spec.end):
+            await self._keeper.undo(job)  # planned otherwise when its making broke off
+            job = self._job_copy.put(await self._created(self._keeper.path(), body))
         if job.released:
             return
         for secret in objects.secrets(job, pieces):
@@ -464,7 +467,7 @@ class KubernetesCloud(Cloud):
                     await self._logs.catch_up(run)
                 for job in jobs:
                     await self._api.delete(self._keeper.path(job.name))
-                self._keeper.forget(job_id)
+                self._keeper.forget(job_id, runs)
 
     async def close(self) -> None:
         """Watch no longer. Jobs go on; what was known last can still be asked."""

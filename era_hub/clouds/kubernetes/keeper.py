@@ -164,6 +164,12 @@ class Keeper:
                 raise
             await self.jobs.look(f"{RESERVATION}={job.job_id}", lambda item: item.uid == job.uid)
 
+    async def undo(self, job: JobView) -> None:
+        """Delete a Job that was never let go, and what was made for it."""
+        for name in objects.secret_names(job):
+            await self.api.delete(self.secret(name))
+        await self.api.delete(self.path(job.name), preconditions={"uid": job.uid})
+
     async def kill(self, pod: PodView, grace: int) -> None:
         """Delete a pod with so many seconds of grace; 0 also where its node can't confirm it."""
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
@@ -181,9 +187,9 @@ class Keeper:
         """Path of a Secret, or of all."""
         return f"/api/v1/namespaces/{self.namespace}/secrets" + (f"/{name}" if name else "")
 
-    def forget(self, job_id: str) -> None:
-        """A job's objects are gone."""
-        for run in self.book.runs(job_id):
+    def forget(self, job_id: str, runs: list[Run]) -> None:
+        """A job's objects are gone; these were its runs."""
+        for run in runs:
             self.logs.forget(job_id, run.pods.values())
             self._taken -= {job.uid for job in run.jobs.values()}
         if alarm := self._alarms.pop(job_id, None):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import pytest_asyncio
 import yaml
@@ -21,10 +20,10 @@ from era_hub.clouds.base import (
     JobStatus,
     Phase,
 )
+from era_hub.clouds.kubernetes import objects
 from era_hub.clouds.kubernetes.cloud import KubernetesCloud
-from tests.helm.cluster import Cluster
 
-from .worlds import KubernetesWorld
+from .worlds import KubernetesWorld, Proxy
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.asyncio]
 
@@ -308,6 +307,23 @@ async def test_what_is_settled_is_deleted_and_its_log_stays(kube: KubernetesWorl
     assert await impatient.read_log(spec.id, spec.user, 0, 100) == b"done\n"
 
 
+async def test_a_start_that_broke_off_is_made_anew_where_the_plan_has_changed(
+    kube: KubernetesWorld,
+) -> None:
+    first, second = await pair(kube)
+    spec = kube.script("import os; print(os.environ['NODE_NAME'])", nodes=(first,))
+    image = objects.Template(image="none")
+    before = replace(spec, nodes=(second,))
+    half_done, _ = objects.main_job(
+        before, image, kube.namespace, kube.pool, time.time(), indexed=False
+    )
+    await kube.ask("POST", kube.jobs_path, json=half_done)
+    assert await kube.status(spec) == JobStatus(Phase.UNKNOWN)
+    await kube.cloud.start(spec)
+    assert await kube.ended(spec) == JobStatus(Phase.ENDED, 0)
+    assert await kube.log(spec) == f"{first}\n"
+
+
 # Several pods
 
 MEET = """
@@ -407,47 +423,6 @@ async def test_a_hook_gets_no_more_gpus_than_are_reserved(kube: KubernetesWorld)
 
 
 # The API server is away
-
-
-class Proxy:
-    """A way to the API server that can be cut."""
-
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        config = yaml.safe_load(Path(cluster.path).read_text())
-        self.target = httpx.URL(config["clusters"][0]["cluster"]["server"])
-        self.config, self.path = config, folder / "proxied"
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._port = 0
-
-    async def up(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
-        self._port = self._server.sockets[0].getsockname()[1]
-        self.config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{self._port}"
-        self.path.write_text(yaml.safe_dump(self.config))
-
-    async def down(self) -> None:
-        self._server.close()
-        for writer in list(self._writers):
-            writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(self.target.host, self.target.port)
-        self._writers |= {writer, back}
-        try:
-            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
-        except OSError:
-            pass
-        finally:
-            self._writers -= {writer, back}
-            writer.close()
-            back.close()
-
-    @staticmethod
-    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
 
 
 async def test_while_the_api_is_away_nothing_is_said_to_have_ended(

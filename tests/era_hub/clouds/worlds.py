@@ -15,6 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
+import yaml
+
 from era_hub.clouds import runner
 from era_hub.clouds.base import Cloud, JobSpec, JobStatus, Phase
 from era_hub.clouds.kubernetes.cloud import KubernetesCloud
@@ -259,3 +262,44 @@ class KubernetesWorld(World):
 
     async def pods(self, spec: JobSpec) -> list[dict[str, Any]]:
         return await self.objects(self.pods_path, spec)
+
+
+class Proxy:
+    """A way to the API server that can be cut."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        config = yaml.safe_load(Path(cluster.path).read_text())
+        self.target = httpx.URL(config["clusters"][0]["cluster"]["server"])
+        self.config, self.path = config, folder / "proxied"
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._port = 0
+
+    async def up(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        self.config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{self._port}"
+        self.path.write_text(yaml.safe_dump(self.config))
+
+    async def down(self) -> None:
+        self._server.close()
+        for writer in list(self._writers):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self.target.host, self.target.port)
+        self._writers |= {writer, back}
+        try:
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        except OSError:
+            pass
+        finally:
+            self._writers -= {writer, back}
+            writer.close()
+            back.close()
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
