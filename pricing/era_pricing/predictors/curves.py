@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from era_pricing.arrays import FloatArray, IntArray
+from era_pricing.predictors.level import Level
 from era_pricing.predictors.record import LEADS
 from era_pricing.predictors.season import Season, Trend
 
@@ -29,6 +30,8 @@ class Curves:
         Length of a slot of the season, seconds.
     centre
         Seconds after the beginning of a slot at which its lead time is taken.
+    level
+        What demand and prices are multiplied by; it may change.
 
     Notes
     -----
@@ -43,9 +46,10 @@ class Curves:
     scaled to the share of the submissions that is still to come.
     """
 
-    def __init__(self, season: Season, resolution: int, centre: int = 0) -> None:
+    def __init__(self, season: Season, resolution: int, centre: int, level: Level) -> None:
         self._resolution = resolution
         self._centre = centre
+        self._level = level
         self._slots = len(season.demand)
         self._trend: Trend = season.trend
         by_lead = season.demand.cumsum(axis=1)  # lead time up to that of the class
@@ -60,7 +64,7 @@ class Curves:
         self._arrived: FloatArray = np.zeros((self._slots, len(LEADS) + 1))
         self._arrived[:, 1:] = totals
         self._edges: FloatArray = np.concatenate(([0.0], LEADS))
-        self._tables: dict[tuple[int, int | None], FloatArray] = {}
+        self._tables: dict[tuple[float, float | None], FloatArray] = {}
 
     def demand(self, t: IntArray, now: int) -> FloatArray:
         """Units still to come at any price above 0, of the shape of `t`."""
@@ -69,7 +73,7 @@ class Curves:
 
     def share(self, t: IntArray, now: int) -> FloatArray:
         """Of all that is ever wanted in a slot, the share still to come."""
-        whole = self._arrived[t // self._resolution % self._slots, -1]
+        whole = self._arrived[t // self._resolution % self._slots, -1] * self._level.units
         if not self._trend.flat:
             whole = whole * self._trend.at(t)
         share = np.zeros(np.shape(t))
@@ -88,8 +92,9 @@ class Curves:
         row, demand, quantity = np.broadcast_arrays(row, demand * factor, quantity)
         left = np.maximum(quantity, 0)
         below, above = self._worth(row, demand, np.stack((left, left + 1.0)), 0)
-        price: FloatArray = np.where(quantity < 0, np.inf, np.maximum(above - below, 0))
-        return price
+        price = self._level.prices * np.maximum(above - below, 0)
+        found: FloatArray = np.where(quantity < 0, np.inf, price)
+        return found
 
     def cost(
         self,
@@ -103,9 +108,12 @@ class Curves:
         """See `Predictor.cost`; takes no longer for many units than for one."""
         row, demand = self._rows(t, now)
         left = np.stack((remaining - units, remaining)).astype(np.float64)
-        below, above = self._worth(row, demand, left, floor, ceiling)
+        level = self._level.prices
+        below, above = self._worth(
+            row, demand, left, floor / level, None if ceiling is None else ceiling / level
+        )
         cost: FloatArray = np.clip(
-            above - below, units * floor, None if ceiling is None else units * ceiling
+            level * (above - below), units * floor, None if ceiling is None else units * ceiling
         )
         return cost
 
@@ -119,7 +127,7 @@ class Curves:
         flat = self._arrived.ravel()
         at = slot * self._arrived.shape[1] + longer
         less = flat[at - 1]
-        demand = less + part * (flat[at] - less)
+        demand = (less + part * (flat[at] - less)) * self._level.units
         if not self._trend.flat:
             demand = demand * self._trend.at(t)
         return slot * len(LEADS) + (longer - 1), demand
@@ -129,8 +137,8 @@ class Curves:
         row: IntArray,
         demand: FloatArray,
         quantity: FloatArray,
-        floor: int,
-        ceiling: int | None = None,
+        floor: float,
+        ceiling: float | None = None,
     ) -> FloatArray:
         """Integral of P, within floor and ceiling, up to each quantity; of its shape."""
         table = self._table(floor, ceiling)
@@ -148,7 +156,7 @@ class Curves:
             worth += floor * np.where(some, np.maximum(quantity - demand, 0.0), quantity)
         return worth
 
-    def _table(self, floor: int, ceiling: int | None) -> FloatArray:
+    def _table(self, floor: float, ceiling: float | None) -> FloatArray:
         """Integrals at the points of every row; kept, since the limits hardly change."""
         if (floor, ceiling) not in self._tables:
             while len(self._tables) >= _TABLES:

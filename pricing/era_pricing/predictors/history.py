@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from era_pricing.arrays import FloatArray, IntArray
 from era_pricing.bids import LATEST, MOST_VALUE
 from era_pricing.predictors.base import Predictor, SeenRequest
 from era_pricing.predictors.curves import Curves
+from era_pricing.predictors.level import STEP, Level
 from era_pricing.predictors.memory import Memory
 from era_pricing.predictors.record import Pieces, Record, rounded_work
 from era_pricing.predictors.season import WEEK, Season, learn
@@ -36,7 +38,8 @@ class History(Predictor):
     demand expected. Of the demand for a slot, what is asked for with a lead time
     shorter than that from now to the slot is still to come.
 
-    Requests observed join the record. The tables are renewed once per `period`.
+    Requests observed join the record. The tables are renewed once per `period`. In
+    between, all of it is raised or lowered where a day is not like those before (`Level`).
 
     Parameters
     ----------
@@ -105,9 +108,12 @@ class History(Predictor):
         self._half_life = half_life
         self._period = period
         self._unsent = Unsent(unsent)
+        # Where part of the requests is not seen, their number tells about prices.
+        self._follows = unsent == 0
         self.resolution = slot if slot >= _FINEST and DAY % slot == 0 else _FINEST
         self._record = Record(self.resolution, 7 * weeks)
         self._memory = Memory(room, 7 * weeks, half_life, seed)
+        self._level = Level()
         self._pending: list[SeenRequest] = []
         self._since: int | None = None  # from when on requests were observed
         self._latest = 0  # last submission of the history
@@ -202,17 +208,28 @@ class History(Predictor):
                 return
             self._since = seen.submitted
             self._due = (seen.submitted // self._period + 1) * self._period
+            self._foresee(seen.submitted)
+        self._level.advance(seen.submitted)
+        if _possible(seen):
+            self._level.note(seen)
         if seen.submitted >= self._due:
             self._take_in(seen.submitted)
             self._renew()
             self._due = (seen.submitted // self._period + 1) * self._period
+            # What was counted so far belongs to the whole of the running step.
+            self._foresee(seen.submitted // STEP * STEP)
         elif len(self._pending) >= _PENDING:
             self._take_in(seen.submitted)
         self._pending.append(seen)
 
     def expected(self, now: int, until: int) -> tuple[Workload, FloatArray]:
         """See `Predictor.expected`: past requests, each moved on by whole days."""
-        return self._memory.expected(now, until, self._record.covered, self._season)
+        requests, weights = self._foreseen(now, until)
+        level = self._level.prices
+        if level != 1:
+            value = np.minimum(np.rint(requests.value * level), MOST_VALUE).astype(np.int64)
+            requests = replace(requests, value=value)
+        return requests, weights * self._level.units
 
     def _take_in(self, now: int) -> None:
         """File what is pending: all that was submitted until `now`."""
@@ -240,7 +257,18 @@ class History(Predictor):
 
     def _renew(self) -> None:
         self._season = learn(self._record, self._half_life, self._weekly, self._trends)
-        self._curves = Curves(self._season, self.resolution, self._slot // 2)
+        self._curves = Curves(self._season, self.resolution, self._slot // 2, self._level)
+
+    def _foresee(self, start: int) -> None:
+        """Note down what is expected until the tables are renewed."""
+        if self._follows:
+            dispersion = self._memory.dispersion(self._record.covered)
+            until = -(-self._due // STEP) * STEP
+            self._level.expect(*self._foreseen(start, until), start, dispersion)
+
+    def _foreseen(self, now: int, until: int) -> tuple[Workload, FloatArray]:
+        """`expected` as the past alone has it."""
+        return self._memory.expected(now, until, self._record.covered, self._season)
 
 
 def _span(history: Workload) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from era_pricing.arrays import FloatArray, IntArray
@@ -11,6 +13,10 @@ from era_pricing.workload import Workload
 
 _THINNED = 0.75
 """Share of the room that is left filled when the memory is full."""
+
+_QUARTER = DAY // 4
+_PAIRS = 3
+"""Pairs of a day and the next that it takes to say how much they differ."""
 
 
 class Memory:
@@ -100,6 +106,27 @@ class Memory:
             some.value[rows],
         )
         return requests, weights
+
+    def dispersion(self, covered: tuple[tuple[int, int], ...]) -> float:
+        """Variance of the number of requests in a quarter of a day, over its mean.
+
+        1 if they come independently of each other, and never less. From the differences
+        between one day and the next, so that growth hardly counts; infinite where fewer
+        than four days were seen as a whole.
+        """
+        days = [np.arange(-(-start // DAY), stop // DAY) for start, stop in covered]
+        quarter = self._requests.submitted // _QUARTER
+        squares, mean, pairs = 0.0, 0.0, 0
+        for each in days:
+            if len(each) < 2:
+                continue
+            at = quarter - 4 * each[0]
+            inside = (at >= 0) & (at < 4 * len(each))
+            seen = np.bincount(at[inside], self._weights[inside], 4 * len(each)).reshape(-1, 4)
+            squares += float((np.diff(seen, axis=0) ** 2).sum()) / 2
+            mean += float((seen[1:] + seen[:-1]).sum()) / 2
+            pairs += len(each) - 1
+        return max(squares / mean, 1.0) if pairs >= _PAIRS and mean > 0 else math.inf
 
     def _weights_of(
         self,

@@ -247,7 +247,7 @@ def test_what_is_observed_after_a_change_replaces_what_was(kind):
 
 
 def test_what_is_observed_counts_from_the_next_day_on():
-    predictor = Spread(every_day(range(7)), 8, HOUR)
+    predictor = Spread(every_day(range(4, 7)), 8, HOUR)
     t, now = at(9, 10), int(at(7, 1))
     before = predictor.price(t, now, 3)
     for hour in range(1, 23):
