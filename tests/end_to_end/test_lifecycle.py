@@ -195,13 +195,14 @@ def test_a_notebooks_own_token_may_bid_and_no_more(hub: RunningHub, ann: EraClie
     stop(hub, "ann")
 
 
-def test_state_holds_the_reservations_id_only(hub: RunningHub, ann: EraClient) -> None:
-    """Trap 3."""
+def test_state_holds_the_reservations_id_and_end_only(hub: RunningHub, ann: EraClient) -> None:
+    """What else there is to know is asked of the service; the end is for when it is away."""
     hub.start_server("ann", options("gpu-1"))
     found = hub.until_ready("ann")
     reservation = latest(ann)
     assert found["state"]["era_reservation"] == reservation.id
-    assert set(found["state"]) == {"pid", "era_reservation"}
+    assert datetime.fromisoformat(found["state"]["era_end"]) == reservation.end
+    assert set(found["state"]) == {"pid", "era_reservation", "era_end"}
     stop(hub, "ann")
 
 
