@@ -170,6 +170,12 @@ class Inventory:
             out[node, resource] = _lowest(self._series[node][resource], times, length)
         return out
 
+    def changes(self, slot: int) -> set[int]:
+        """Slots of that many seconds in which capacity may differ from the one before."""
+        steps = (self._series[node][resource] for node, resource in self._stepped)
+        times = [time for each in steps for time, _ in each[1:]]
+        return {time // slot for time in times} | {-(-time // slot) for time in times}
+
     def _resource(self, resource: str) -> None:
         if resource not in self.resources:
             known = ", ".join(self.resources)

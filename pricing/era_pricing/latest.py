@@ -134,15 +134,19 @@ class LatestPlan:
         if not self._places:
             self.plan = None
 
-    def _enter(self, reservation: Reservation, now: int) -> None:
-        """Put a movable job where it is latest."""
+    def _enter(self, reservation: Reservation, now: int) -> bool:
+        """Put a movable job where it is latest; False as of `_firm`."""
         assert self.plan is not None
-        place = self._last_place(reservation, now)
-        if place is None:
-            self._copy(now)
+        key, place = reservation.job_id, self._last_place(reservation, now)
+        if place is not None:
+            self._places[key] = place
+            self.plan.add(key, self._books.spans((place,)))
+        elif self._firm(key, now):
+            # As where the window has no boundary of slots to start at: it stays where it is.
+            self._places[key] = reservation.placements[0]
         else:
-            self._places[reservation.job_id] = place
-            self.plan.add(reservation.job_id, self._books.spans((place,)))
+            return False
+        return True
 
     def _note(self, reservation: Reservation) -> None:
         heapq.heappush(self._starts, (reservation.start, reservation.job_id))
@@ -169,13 +173,8 @@ class LatestPlan:
         """Move what lies in the past but has not begun; False if all are in the plan's places."""
         assert self.plan is not None
         self.plan.remove(key)
-        place = self._last_place(self._books.reservations[key], now)
-        if place is None:
-            self._copy(now)
-            return False
-        self._places[key] = place
-        self.plan.add(key, self._books.spans((place,)))
-        return True
+        del self._places[key]
+        return self._enter(self._books.reservations[key], now)
 
     def _put_off(self, key: str, now: int) -> None:
         assert self.plan is not None
@@ -195,16 +194,19 @@ class LatestPlan:
         start = openings.last()
         return None if start is None else openings.place(start)
 
-    def _firm(self, key: str, now: int) -> None:
-        """Enter what cannot be moved; what is in its way is put elsewhere."""
+    def _firm(self, key: str, now: int) -> bool:
+        """Enter something where it is in the plan; what is in its way is put elsewhere.
+
+        False if that can't be, and everything is where it is in the plan.
+        """
         assert self.plan is not None
         spans = self._books.plan.spans.get(key, ())
-        if not spans:
-            return
         if not self._fit(spans) and not self._give_way(spans, now):
             self._copy(now)
-            return
-        self.plan.add(key, spans)
+            return False
+        if spans:
+            self.plan.add(key, spans)
+        return True
 
     def _fit(self, spans: Iterable[Span]) -> bool:
         assert self.plan is not None

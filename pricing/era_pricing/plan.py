@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Container, Iterable, Mapping
-from itertools import chain
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,28 @@ class Span(NamedTuple):
         return tuple(map(sum, zip(*(units for _, units in self.loads), strict=True)))
 
 
+class Supply(NamedTuple):
+    """What each node has, in stretches of slots that are alike: there are few of them.
+
+    Attributes
+    ----------
+    edges : IntArray, shape (stretches,)
+        Where each stretch begins, absolute slots, ascending; it ends where the next begins.
+    units : IntArray, shape (nodes, resources, stretches)
+    """
+
+    edges: IntArray
+    units: IntArray
+
+    def at(self, slots: IntArray) -> IntArray:
+        """Units in some slots, shape (nodes, resources, n)."""
+        if len(self.edges) == 1:
+            return np.broadcast_to(self.units, (*self.units.shape[:2], len(slots)))
+        stretch = np.maximum(np.searchsorted(self.edges, slots, side="right") - 1, 0)
+        found: IntArray = self.units[:, :, stretch]
+        return found
+
+
 class Plan:
     """Units promised per node, resource and slot, in a window that moves with time.
 
@@ -57,12 +79,13 @@ class Plan:
         self._spans: dict[str, tuple[Span, ...]] = {}
         self._ends: list[tuple[int, str]] = []
         self._near = Nearby()
+        # Laid out when they are needed: most plans begin by advancing to the present.
         none = np.zeros((len(inventory.nodes), len(inventory.resources), 0), dtype=np.int64)
-        self._there: IntArray = none  # (nodes, resources, columns)
-        self._free: IntArray = none
-        self._capacity: IntArray = none[0]  # (resources, columns), of all nodes together
-        self._promised: IntArray = none[0]
-        self._allocate(2 * grid.slots)
+        self._free: IntArray = none  # (nodes, resources, columns)
+        self._promised: IntArray = none[0]  # (resources, columns), on all nodes together
+        self._capacity: IntArray = none[0]
+        self._columns = 0
+        self._supply = self._survey()
 
     def __contains__(self, key: str) -> bool:
         return key in self._spans
@@ -133,7 +156,9 @@ class Plan:
     def refresh(self) -> bool:
         """Take in what has changed in the inventory; whether anything has."""
         changed = self._version != self._inventory.version
-        if changed:
+        if changed and len(self._inventory.nodes) == len(self._free):
+            self._adapt()
+        elif changed:
             self._allocate(self.length)
         return changed
 
@@ -149,9 +174,16 @@ class Plan:
         return self._free[:, :, low : low + count]
 
     def there(self, first: int, count: int) -> IntArray:
-        """Units that each node has, promised or not; as `free`."""
-        low = self._column(first, count)
-        return self._there[:, :, low : low + count]
+        """Units that each node has, promised or not, in `count` slots from `first` on.
+
+        Returns
+        -------
+        IntArray, shape (nodes, resources, stretches)
+            One column for each stretch of slots that are alike.
+        """
+        edges, units = self._supply
+        low = max(int(np.searchsorted(edges, first, side="right")) - 1, 0)
+        return units[:, :, low : int(np.searchsorted(edges, first + count))]
 
     def promised(self, resource: int, first: int, count: int) -> IntArray:
         """Units promised on all nodes together, shape (count,); 0 for the past."""
@@ -262,21 +294,45 @@ class Plan:
             self._allocate(first + count - self._base + self._grid.slots)
         return first - self._base + self._offset
 
+    def _survey(self) -> Supply:
+        """What there is from the running slot on."""
+        later = {slot for slot in self._inventory.changes(self._grid.slot) if slot > self._base}
+        edges = np.array([self._base, *sorted(later)], dtype=np.int64)
+        self._version = self._inventory.version
+        return Supply(edges, self._inventory.capacity(edges * self._grid.slot, self._grid.slot))
+
+    def _adapt(self) -> None:
+        """Take in what has changed on the nodes that are known."""
+        old, self._supply = self._supply, self._survey()
+        end = self._base + self.length
+        edges = np.union1d(old.edges, self._supply.edges)
+        edges = edges[(edges >= self._base) & (edges < end)]
+        more = self._supply.at(edges) - old.at(edges)
+        nodes = np.flatnonzero(more.any(axis=(1, 2)))
+        columns = [*(edges - self._base + self._offset), self._columns]
+        for number, (low, high) in enumerate(pairwise(columns)):
+            self._free[nodes, :, low:high] += more[nodes, :, number, None]
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        slots = np.arange(self._base - self._offset, self._base + self.length)
+        total = Supply(self._supply.edges, self._supply.units.sum(axis=0, keepdims=True))
+        self._capacity = total.at(slots)[0]
+
     def _allocate(self, length: int) -> None:
         """Lay the arrays out anew, for `length` slots from the running one on."""
-        old = self._offset
-        used = (self._there - self._free)[:, :, old:]
-        promised = self._promised[:, old:]
-        self._there = self._inventory.capacity(
-            self._grid.times(self._base, length), self._grid.slot
-        )
-        self._free = self._there.copy()
-        self._free[: len(used), :, : used.shape[2]] -= used[:, :, :length]
-        self._capacity = self._there.sum(axis=0)
-        self._promised = np.zeros_like(self._capacity)
+        slots = np.arange(self._base, self._base + length)
+        promised, free = self._promised[:, self._offset :], self._free[:, :, self._offset :]
+        before, self._supply = self._supply, self._survey()
+        self._free = self._supply.at(slots).copy()
+        if promised.any():
+            kept = min(length, free.shape[2])
+            part = self._free[: len(free), :, :kept]
+            part += free[:, :, :kept] - before.at(slots[:kept])
+        self._promised = np.zeros((len(promised), length), dtype=np.int64)
         self._promised[:, : promised.shape[1]] = promised[:, :length]
         self._offset, self._columns = 0, length
-        self._version = self._inventory.version
+        self._sum_up()
 
 
 class Trial:
