@@ -107,7 +107,13 @@ class Clicks:
                         return time.perf_counter() - begin
                     if told.get("failed"):
                         print(f"{self.name}, {user}: {told['message']}", file=sys.stderr)
-        return None
+                        return None
+        try:  # the stream broke off without a word
+            self.hub.until_ready(user, timeout=PATIENCE)
+        except AssertionError as error:
+            print(f"{self.name}, {user}: {error}", file=sys.stderr)
+            return None
+        return time.perf_counter() - begin
 
     def stop(self, users: list[str]) -> None:
         """Stop servers, and wait until their pods are gone."""
