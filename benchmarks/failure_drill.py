@@ -59,12 +59,14 @@ class Drill:
 
     def fill(self) -> None:
         """Notebooks and jobs on every GPU, and jobs that wait for one."""
-        for user in tqdm(self.stage.users[:NOTEBOOKS], desc="notebooks", leave=False):
-            request = ReservationRequest(configuration="gpu-2", duration="30m", value=VALUE)
-            made = self.stage.service.client(user).reserve(request).reservation
-            assert made is not None
-            self.notebooks.append(made)
-        for number in tqdm(range(RUNNING + WAITING), desc="jobs", leave=False):
+        # In turns, so that each node gets some of all.
+        for number in tqdm(range(RUNNING + WAITING), desc="reservations", leave=False):
+            if number < NOTEBOOKS:
+                request = ReservationRequest(configuration="gpu-2", duration="30m", value=VALUE)
+                user = self.stage.users[number]
+                made = self.stage.service.client(user).reserve(request).reservation
+                assert made is not None
+                self.notebooks.append(made)
             self.jobs.append(self._job(number))
         self._until("every GPU in use", self._full, 180)
 
@@ -185,7 +187,7 @@ class Drill:
                     log = self.stage.service.log()[-4000:]
                     raise click.ClickException(f"waited {limit:g} s for {what}\n{log}")
                 time.sleep(0.25)
-                bar.update()
+                bar.refresh()
 
 
 def switch(node: str) -> Path:
