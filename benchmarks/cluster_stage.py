@@ -23,7 +23,7 @@ from typing import Any
 import click
 import httpx
 
-from tests.helm.cluster import Cluster
+from tests.cluster import Cluster
 from tests.running_service import RunningService
 from tests.spawner.kube_hub import GPU, KubeHub
 

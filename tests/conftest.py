@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 
 from era_hub.store.database import Database
-from tests.helm.cluster import Cluster
+from tests.cluster import Cluster
 from tests.postgres import TEMPLATE, PostgresServer, find_postgres
 from tests.running_hub import FAST, RunningHub
 

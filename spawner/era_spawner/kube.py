@@ -91,16 +91,16 @@ class EraKubeSpawner(EraSpawnerMixin, KubeSpawner):
     ).tag(config=True)
 
     deadline_slack = Integer(
-        14 * 86_400,
+        86_400,
         min=0,
         help="""Seconds after the end of its reservation at which Kubernetes itself ends a pod.
 
         The last line of defence, for when neither the service nor the hub can stop a
         server in time: the pod's ``activeDeadlineSeconds`` is what is left of the
         reservation, and this. Kubernetes does not let it grow, while a running server's
-        reservation can be extended, up to the market's horizon at a time; whoever extends
-        by more than this in all would lose the server. So the default is the default
-        horizon, 14 days. Where servers are not extended, a few minutes will do::
+        reservation can be extended; whoever extends a running server by more than this in
+        all loses it then, and starts it again on the rest. The default is a day. Where
+        servers are not extended, a few minutes will do::
 
             c.EraKubeSpawner.deadline_slack = 600
         """,

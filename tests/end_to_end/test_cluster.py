@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from era_hub.client import EraClient
 from era_hub.client.admin import AdminClient
 from era_hub.models import JobState, Kind, State
+from tests.cluster import Cluster
 from tests.conftest import require_kubernetes
-from tests.helm.cluster import Cluster
 from tests.running_hub import FAST, until
 from tests.running_service import RunningService
 from tests.spawner.kube_hub import GPU, KubeHub
@@ -82,19 +81,9 @@ def bid(configuration: str, duration: str = "30m") -> dict[str, Any]:
     return {"configuration": configuration, "duration": duration, "max_price": "90"}
 
 
-def process(hub: KubeHub, user: str) -> psutil.Process:
-    """The server of a user, in its pod."""
-    for each in psutil.process_iter(["cmdline"]):
-        if any("jupyterhub-singleuser" in part for part in each.info["cmdline"] or ()):
-            found = each.environ()
-            if found.get("JUPYTERHUB_USER") == user and hub.namespace in found.get("HOME", ""):
-                return each
-    raise AssertionError(f"no server of {user} runs")
-
-
 def inside(hub: KubeHub, user: str, *command: str) -> Any:
     """What a command of the notebook side prints, run in the pod of a user's server."""
-    server = process(hub, user)
+    server = hub.process(user)
     environment = server.environ()
     done = subprocess.run(
         ["nsenter", f"--net=/proc/{server.pid}/ns/net", *command],
@@ -135,7 +124,7 @@ def test_a_day_on_the_cluster(
         assert [pod["spec"]["nodeName"]] == reserved.nodes
 
     # From inside a notebook ann sends a job to the background.
-    home = Path(process(hub, "ann").environ()["HOME"])
+    home = Path(hub.environment("ann")["HOME"])
     (home / "train.py").write_text(SCRIPT)
     said = inside(
         hub, "ann", str(Path(sys.executable).parent / "era"), "submit", "--json", "train.py",

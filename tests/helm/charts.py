@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
+from tests.cluster import Manifest
+
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/era-hub"
 RELEASE, NAMESPACE = "era-hub", "jhub"
 
 Values = dict[str, Any]
-Manifest = dict[str, Any]
 
 POSTGRES: Values = {
     "replicas": 2,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import Cluster
 from tests.conftest import require_kubernetes, skip_or_fail
 
 from .charts import CHART
-from .cluster import Cluster
 
 
 def require_helm() -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import Cluster
+
 from .charts import (
     CHART,
     EVERYTHING,
@@ -20,7 +22,6 @@ from .charts import (
     merged,
     only,
 )
-from .cluster import Cluster
 
 pytestmark = pytest.mark.kubernetes
 

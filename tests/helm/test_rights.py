@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from era_hub.models import JobRequest, JobState, micro_credits
+from tests.cluster import Cluster
 from tests.running_hub import FAST, until
 from tests.running_service import HubBeside, RunningService
 
 from .charts import CHART, RELEASE
-from .cluster import Cluster
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 

@@ -20,13 +20,13 @@ import pytest
 
 from era_hub.client import EraClient
 from era_hub.models import ReservationRequest, micro_credits
+from tests.cluster import Cluster
 from tests.end_to_end.people import log_in
 from tests.postgres import PostgresServer
 from tests.running_hub import until
 from tests.running_service import HubBeside
 
 from .charts import CHART, POSTGRES, RELEASE, Manifest, Values, manifests, merged, only
-from .cluster import Cluster
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.postgres, pytest.mark.slow]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from tests.helm.cluster import Cluster
+from tests.cluster import Cluster
 from tests.running_hub import until
 from tests.running_service import HubBeside
 
@@ -101,15 +101,19 @@ class KubeHub(HubBeside):
                 count[pod["spec"]["nodeName"]] += int(limits.get(GPU, 0))
         return count
 
-    def environment(self, user: str) -> dict[str, str]:
-        """Environment variables of the user's server, in its pod."""
+    def process(self, user: str) -> psutil.Process:
+        """The user's server, in its pod."""
         for process in psutil.process_iter(["cmdline"]):
             if not any("jupyterhub-singleuser" in part for part in process.info["cmdline"] or ()):
                 continue
             found = process.environ()
             if found.get("JUPYTERHUB_USER") == user and self.namespace in found.get("HOME", ""):
-                return found
+                return process
         raise AssertionError(f"no server of {user} runs")
+
+    def environment(self, user: str) -> dict[str, str]:
+        """Environment variables of the user's server, in its pod."""
+        return self.process(user).environ()
 
     # -- a start that stands still --------------------------------------------------
 

@@ -10,8 +10,8 @@ import pytest
 
 from era_hub.client import EraClient
 from era_hub.models import Kind, Reservation, State
+from tests.cluster import Cluster
 from tests.conftest import require_kubernetes
-from tests.helm.cluster import Cluster
 from tests.running_hub import FAST, until
 from tests.running_service import RunningService
 

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from era_hub.clouds import runner
-from tests.helm.cluster import Cluster
+from tests.cluster import Cluster
 
 from .worlds import KubernetesWorld, LocalWorld, World
 

@@ -22,7 +22,7 @@ from era_hub.clouds import runner
 from era_hub.clouds.base import Cloud, JobSpec, JobStatus, Phase
 from era_hub.clouds.kubernetes.cloud import KubernetesCloud
 from era_hub.clouds.local import LocalCloud
-from tests.helm.cluster import Cluster
+from tests.cluster import Cluster
 
 PATIENCE = 30.0  # seconds until a test that waits has failed
 

@@ -13,8 +13,7 @@ from typing import Any
 import httpx
 from kubernetes_asyncio import client, config
 
-from .charts import Manifest
-
+Manifest = dict[str, Any]
 PATIENCE = 120.0
 """Seconds to wait for what the cluster does by itself."""
 
