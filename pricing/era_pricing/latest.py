@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from era_pricing.books import Books
 
 
+_AT_ONCE = 1000
+"""Jobs that are put off while somebody waits for what has become of lost capacity."""
+
+
 class LatestPlan:
     """The plan of `books` with its movable jobs as late as they go.
 
@@ -96,11 +100,12 @@ class LatestPlan:
         self._places, self._starts, self._stale = {}, [], False
 
     def renew(self, now: int) -> None:
-        """Start again from the plan."""
+        """Start again from the plan; many jobs are put off only when the next slot begins."""
         self.reset()
         if any(_movable(r, now) for r in self._books.to_begin(now)):
             self._copy(now)
-            self._spread(now)
+            if len(self._places) <= _AT_ONCE:
+                self._spread(now)
 
     def slot_begins(self, slot: int, now: int) -> None:
         """Move time on."""

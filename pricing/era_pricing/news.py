@@ -42,7 +42,9 @@ class News:
         self._observers = [new if each.name == new.name else each for each in self._observers]
 
     def slot_begins(self, now: int) -> None:
-        """Let the algorithm prepare for the slot that has begun."""
+        """Let predictors and algorithm prepare for the slot that has begun."""
+        for priced in self._observers:
+            priced.predictor.begin(now)
         if self._prepares:
             for priced in self._priced:
                 if not self._algorithm.due(priced.name, now):

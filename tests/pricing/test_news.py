@@ -18,6 +18,8 @@ from era_pricing import (
     Prior,
     ValueStep,
 )
+from era_pricing.predictors import LP, Spread
+from era_pricing.workload import Workload
 from tests.pricing.small_pool import GPU, HOUR, RICH, ask, build
 
 FLEXIBLE = Commitment.FLEXIBLE
@@ -166,3 +168,53 @@ def test_the_value_is_divided_among_resources_and_requests_by_their_price_at_the
     era.make_reservation("a", Bid((Alternative(requests, (ValueStep(None, 1900),)),)))
     assert [(seen.units, seen.value, seen.price) for seen in gpu.seen] == [(1, 900, 90)] * 2
     assert [(seen.units, seen.value, seen.price) for seen in cpu.seen] == [(10, 100, 10)]
+
+
+class Moody(Prior):
+    """Thinks less of the demand with every bid that it has heard of, as soon as a slot begins."""
+
+    def __init__(self):
+        super().__init__(max_price=840, peak_demand=6)
+        self.heard = self.known = 0
+
+    def begin(self, now):
+        self.known = self.heard
+
+    def observe(self, seen):
+        self.heard += 1
+
+    def price(self, t, now, quantity):
+        return super().price(t, now, quantity) / (1 + self.known)
+
+
+def test_what_is_learned_changes_prices_when_a_slot_begins_and_not_before():
+    era = build(predictor=Moody())
+    wanted = ask("gpu", HOUR, 10 * HOUR, 11 * HOUR)
+    before = era.quote(wanted, 10).price
+    for job_id in ("a", "b"):
+        era.make_reservation(job_id, Bid.of(wanted, 0), 20)
+        assert era.quote(wanted, 30).price == before
+    era.update(Feedback(), HOUR)
+    assert era.quote(wanted, HOUR).price == before // 3
+
+
+def test_a_purchase_does_not_make_the_next_one_cheaper_when_the_forecast_is_due():
+    # Nobody has asked for a day, and what was learned then is taken in.
+    rng = np.random.default_rng(1)
+    submitted = np.sort(rng.integers(0, 14 * 24 * HOUR, 400))
+    history = Workload(
+        submitted, submitted, submitted + 6 * HOUR, np.full(400, 2), np.full(400, HOUR),
+        np.full(400, 2 * 840),
+    )  # fmt: skip
+    now = 14 * 24 * HOUR
+    for predictor in (Spread(history, 4, HOUR), LP(history, 4, HOUR)):
+        era = build(predictor=predictor)
+        for number in range(20):
+            low = Bid.of(ask("gpu", HOUR, now, now + 6 * HOUR), 1)
+            era.make_reservation(f"poor-{number}", low, now + 60 * number)
+        later = now + 24 * HOUR + 5
+        wanted = ask("gpu", HOUR, later + HOUR, later + 6 * HOUR)
+        era.update(Feedback(), later)
+        before = era.quote(wanted, later).price
+        era.make_reservation("zero", Bid.of(wanted, 0), later)
+        assert era.quote(wanted, later).price == before

@@ -197,6 +197,18 @@ class Predictor(ABC):
         # Rounding could put an end on the wrong side by a hair.
         return Forecast(expected, np.minimum(least, expected), np.maximum(most, expected))
 
+    def begin(self, now: int) -> None:  # noqa: B027 - optional to override
+        """A slot begins: what was observed may change prices now; does nothing by default.
+
+        Whoever learns should do so here, not in `observe`: otherwise a purchase could
+        lower the price of the next one in the same slot, and splitting a request pay.
+
+        Parameters
+        ----------
+        now
+            UTC seconds; not before that of any earlier call.
+        """
+
     def observe(self, seen: SeenRequest) -> None:  # noqa: B027 - optional to override
         """Hear of a request that was decided; does nothing by default.
 

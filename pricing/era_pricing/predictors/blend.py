@@ -107,6 +107,11 @@ class Blend(Predictor):
             _mean(weight, a.high, b.high),
         )
 
+    def begin(self, now: int) -> None:
+        """See `Predictor.begin`; for both."""
+        self.prior.begin(now)
+        self.learned.begin(now)
+
     def observe(self, seen: SeenRequest) -> None:
         """See `Predictor.observe`; both hear of it."""
         self.prior.observe(seen)

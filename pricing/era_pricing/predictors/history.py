@@ -201,6 +201,18 @@ class History(Predictor):
         chance = self._season.size[slot] / np.maximum(quantity, 1)
         return np.sqrt(np.minimum(self._season.between[slot] + chance, 1.5**2))
 
+    def begin(self, now: int) -> None:
+        """See `Predictor.begin`; `observe` does the same for callers that know no slots."""
+        if self._since is None:
+            return
+        self._level.advance(now)
+        if now >= self._due:
+            self._take_in(now)
+            self._renew()
+            self._due = (now // self._period + 1) * self._period
+            # What was counted so far belongs to the whole of the running step.
+            self._foresee(now // STEP * STEP)
+
     def observe(self, seen: SeenRequest) -> None:
         """See `Predictor.observe`; what was submitted before the end of the history is ignored."""
         if self._since is None:
@@ -209,16 +221,10 @@ class History(Predictor):
             self._since = seen.submitted
             self._due = (seen.submitted // self._period + 1) * self._period
             self._foresee(seen.submitted)
-        self._level.advance(seen.submitted)
+        self.begin(seen.submitted)
         if _possible(seen):
             self._level.note(seen)
-        if seen.submitted >= self._due:
-            self._take_in(seen.submitted)
-            self._renew()
-            self._due = (seen.submitted // self._period + 1) * self._period
-            # What was counted so far belongs to the whole of the running step.
-            self._foresee(seen.submitted // STEP * STEP)
-        elif len(self._pending) >= _PENDING:
+        if len(self._pending) >= _PENDING:
             self._take_in(seen.submitted)
         self._pending.append(seen)
 
