@@ -183,8 +183,8 @@ class Moody(Prior):
     def observe(self, seen):
         self.heard += 1
 
-    def price(self, t, now, quantity):
-        return super().price(t, now, quantity) / (1 + self.known)
+    def cost(self, *arguments):
+        return super().cost(*arguments) / (1 + self.known)
 
 
 def test_what_is_learned_changes_prices_when_a_slot_begins_and_not_before():
