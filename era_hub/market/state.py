@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import local
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, selectinload
 
 from era_pricing import BidError, CapacityChange, Configuration, Era, Feedback, UpdateResult
 from era_pricing import Reservation as Promise
@@ -168,6 +168,7 @@ class PoolState:
                 Reservation.end > self.clock(),
             )
             .order_by(Reservation.created, Reservation.start, Reservation.id)
+            .options(selectinload(Reservation.placements))
         )
         with self.database.session.begin() as session:
             terms = Terms.of(session, self.pool, self.configured_limits)

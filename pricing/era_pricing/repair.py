@@ -125,12 +125,17 @@ class Repair:
         lost: BoolArray = np.any(plan.free(plan.base, plan.length) < 0, axis=1)
         if not lost.any():
             return []
-        sums = np.zeros((len(lost), plan.length + 1), dtype=np.int64)
-        np.cumsum(lost, axis=1, out=sums[:, 1:])
+        # Few nodes are, of many: how often each of them lacks something before a slot.
+        sums = {
+            node: np.concatenate(([0], np.cumsum(lost[node])))
+            for node in np.flatnonzero(lost.any(axis=1)).tolist()
+        }
 
         def touched(span: Span) -> bool:
             first, end = max(span.first - plan.base, 0), max(span.end - plan.base, 0)
-            return any(sums[node, end] > sums[node, first] for node, _ in span.loads)
+            return any(
+                node in sums and sums[node][end] > sums[node][first] for node, _ in span.loads
+            )
 
         hit = {key for key, spans in plan.spans.items() if any(map(touched, spans))}
         stay = [r for r in self._books.reservations.values() if r.job_id in hit and r.end > now]
