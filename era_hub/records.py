@@ -25,36 +25,42 @@ def new_reservation(
     user: str,
     groups: Collection[str],
     request: models.ReservationRequest | models.JobRequest,
+    *,
+    pool: str,
+    units: int,
+    account_id: int,
 ) -> Reservation:
     """The row of a bid the engine has just accepted, with its job's if it is one."""
     row = Reservation(
         id=promise.job_id,
+        pool=pool,
         kind=Kind.JOB if isinstance(request, models.JobRequest) else Kind.NOTEBOOK,
         user=user,
         server_name=getattr(request, "server_name", ""),
         configuration=request.configuration,
         count=request.count,
-        units=0,
+        units=units,
         state=State.ACCEPTED,
         arrival=wanted.arrival,
         deadline=wanted.deadline,
-        duration=0,
         value=request.value,
         price=promise.price,
         refunded=0,
-        slot_prices=[],
-        start=0,
-        end=0,
         gpus=None,
         has_workload=False,
         message="",
         created=promise.made,
         ended=None,
+        idempotency_key=None,
+        account_id=account_id,
         groups=sorted(groups),
         version=1,
         commitment=promise.commitment,
         resources={name: str(each) for name, each in configuration.resources.items()},
         taken=dict(configuration.taken),
+        run_nodes=None,
+        run_end=None,
+        runs=0,
         job=None,
     )
     move(row, promise, promise.made)
@@ -174,7 +180,9 @@ def _place(row: Reservation, promise: Promise) -> None:
     ]
     plain = len(parts) == 1 and parts[0][3] == [[POOL, row.count]]
     row.placements = [
-        Placement(number=number, start=start, end=end, slots=slots, shares=shares)
+        Placement(
+            reservation_id=row.id, number=number, start=start, end=end, slots=slots, shares=shares
+        )
         for number, (start, end, slots, shares) in enumerate([] if plain else parts)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -57,7 +57,12 @@ async def once(
     market = handler.services.market
     if coming is not None:
         coming = replace(coming, call=call)
-    return await _run(handler, coming, market.once, call, TypeAdapter(answer), first, *args)
+    return await _run(handler, coming, market.once, call, _adapter(answer), first, *args)  # type: ignore[arg-type]
+
+
+@cache
+def _adapter(answer: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(answer)
 
 
 async def _run(

@@ -13,6 +13,7 @@ from era_pricing import Quote as EngineQuote
 
 from .. import models, records, views
 from ..answers import Conflict, Verdict, accepted, declined, hours, too_poor
+from ..store.bulk import add
 from ..store.demand import Demand
 from ..store.ledger import Ledger
 from ..store.quotas import Refusal
@@ -95,10 +96,18 @@ class Bids:
                 )
             if double is None:
                 sold = self.state.configurations[request.configuration]
-                row = records.new_reservation(promise, wanted, sold, user, groups, request)
-                row.pool, row.units = self.state.pool, units
-                row.account_id = purse.account.id
-                session.add(row)
+                row = records.new_reservation(
+                    promise,
+                    wanted,
+                    sold,
+                    user,
+                    groups,
+                    request,
+                    pool=self.state.pool,
+                    units=units,
+                    account_id=purse.account.id,
+                )
+                add(session, row, *row.placements, *([] if row.job is None else [row.job]))
                 if isinstance(request, models.ReservationRequest):
                     Servers(session).note(user, row.server_name, row.start, row.end)
                 what = f"{request.configuration} for {hours(row.duration)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,11 +27,10 @@ from .state import UNCHANGED, PoolState
 T = TypeVar("T")
 
 SHARE = 0.02
-"""Seconds after which a transaction takes no more bids: those in it wait for the rest."""
-
+"""Seconds of decisions after which a transaction is committed: those in it wait for the rest."""
 
 MOST = 32
-"""Bids for which is read ahead what they will need."""
+"""Bids in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -97,32 +96,36 @@ class Together:
 
     def _commit(self) -> list[_Waiting]:
         """Decide on what waits, and commit it."""
+        # Who comes later waits for the next one: to look up for each alone what it needs would
+        # keep these waiting.
+        coming = deque(self._waiting.popleft() for _ in range(min(len(self._waiting), MOST)))
         batch: list[_Waiting] = []
-        end = time.monotonic() + SHARE
         try:
             with self.state.transaction() as session:
-                self._read_ahead(session)
-                while self._waiting and (not batch or time.monotonic() < end):
-                    batch.append(self._waiting.popleft())
+                self._read_ahead(session, [each.coming for each in coming])
+                end = time.monotonic() + SHARE
+                while coming and (not batch or time.monotonic() < end):
+                    batch.append(coming.popleft())
                     _decide(batch[-1], UNCHANGED)
         except Exception as error:
             lost = unavailable(error)
+            batch = batch or [coming.popleft()]
             if lost is None and not isinstance(error, NotLeading):
                 # Nothing was stored. One of them is to blame: only that one shall fail.
                 for each in batch:
                     _decide(each, Exception)
             else:
                 # Perhaps it was stored: whoever repeats it with the same key learns that.
-                batch = batch or [self._waiting.popleft()]
                 for each in batch:
                     each.error = lost or error
+        finally:
+            self._waiting.extendleft(reversed(coming))
         return batch
 
-    def _read_ahead(self, session: Session) -> None:
-        coming = [each.coming for each in list(self._waiting)[:MOST]]
+    def _read_ahead(self, session: Session, coming: Sequence[Coming]) -> None:
         ledger = Ledger(session, self.state.clock())
         ledger.lock()
-        ledger.read_ahead("user", {each.user for each in coming})
+        ledger.read_ahead({each.user for each in coming})
         Servers(session).read_ahead(
             {(each.user, each.server_name) for each in coming if each.server_name is not None}
         )

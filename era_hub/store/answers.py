@@ -9,9 +9,10 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
 
+from .bulk import gather, plain
 from .tables import Answer as Row
 
 
@@ -42,28 +43,30 @@ class Answers:
             If the caller used the key for another request.
         """
         self.read_ahead([(caller, key)])
-        row = self.session.info["answers"][caller, key]
-        if row is None:
+        first = self._known()[caller, key]
+        if first is None:
             return None
-        if row.request != request:
+        if first.request != request:
             raise KeyReused(f"Idempotency-Key {key!r} was used for another request")
-        return Answer(row.status, row.body)
+        return first.answer
 
     def keep(self, caller: str, key: str, request: str, status: int, body: str, now: int) -> None:
         """Store the first answer to a request; a second can't be stored."""
-        row = Row(caller=caller, key=key, request=request, status=status, body=body, at=now)
-        self.session.add(row)
-        self.session.info.setdefault("answers", {})[caller, key] = row
+        row = {"caller": caller, "key": key, "request": request, "status": status}
+        gather(self.session, plain(Row), row | {"body": body, "at": now})
+        self._known()[caller, key] = _First(request, Answer(status, body))
 
     def read_ahead(self, calls: Collection[tuple[str, str]]) -> None:
         """Read the answers to several calls, each a caller and a key, at once."""
-        known: dict[tuple[str, str], Row | None] = self.session.info.setdefault("answers", {})
+        known = self._known()
         missing = [call for call in calls if call not in known]
-        if missing:
-            query = select(Row).where(tuple_(Row.caller, Row.key).in_(missing))
-            with self.session.no_autoflush:
-                found = {(row.caller, row.key): row for row in self.session.scalars(query)}
-            known.update((call, found.get(call)) for call in missing)
+        if not missing:
+            return
+        known.update(dict.fromkeys(missing))
+        with self.session.no_autoflush:
+            found = self.session.execute(_FIRST, {"calls": missing})
+            for caller, key, request, status, body in found:
+                known[caller, key] = _First(request, Answer(status, body))
 
     def prune(self, before: int, limit: int = 1000) -> int:
         """Forget at most `limit` answers given before a time; how many those were."""
@@ -72,8 +75,26 @@ class Answers:
         if keys:
             self.session.execute(delete(Row).where(tuple_(Row.caller, Row.key).in_(keys)))
             for caller, key in keys:
-                self.session.info.get("answers", {}).pop((caller, key), None)
+                self._known().pop((caller, key), None)
         return len(keys)
+
+    def _known(self) -> dict[tuple[str, str], _First | None]:
+        """What this transaction has read or stored; None where nothing was answered yet."""
+        return self.session.info.setdefault("answers", {})  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first answer to a call, and a digest of what was asked."""
+
+    request: str
+    answer: Answer
+
+
+# Made but once: to build a statement takes as long as to execute it.
+_FIRST = select(Row.caller, Row.key, Row.request, Row.status, Row.body).where(
+    tuple_(Row.caller, Row.key).in_(bindparam("calls", expanding=True))
+)
 
 
 def digest(method: str, path: str, body: bytes) -> str:

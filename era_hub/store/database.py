@@ -22,6 +22,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
+from .bulk import BulkSession
+
 T = TypeVar("T")
 
 MIGRATION_LOCK = 0x4552_4100_0001
@@ -60,7 +62,9 @@ class Database:
         self.url = _understood(make_url(url))
         self.dialect = self.url.get_backend_name()
         self.engine = _open(self.url)
-        self.session: sessionmaker[Session] = sessionmaker(self.engine, expire_on_commit=False)
+        self.session: sessionmaker[BulkSession] = sessionmaker(
+            self.engine, class_=BulkSession, expire_on_commit=False
+        )
         self._reading = _open(self.url, readers)
         self.reader: sessionmaker[Session] = sessionmaker(self._reading, expire_on_commit=False)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="era-writer")

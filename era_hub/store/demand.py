@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from era_pricing.predictors import SeenRequest
 
+from .bulk import gather, plain
 from .tables import SeenBid
 
 KEPT = 8 * 7 * 86_400
@@ -14,6 +17,9 @@ KEPT = 8 * 7 * 86_400
 
 MOST = 20_000
 """Most requests read back, the newest: a start must not take minutes."""
+
+
+FIELDS = tuple(each.name for each in fields(SeenRequest))
 
 
 class Demand:
@@ -29,10 +35,8 @@ class Demand:
 
     def remember(self, seen: SeenRequest) -> None:
         """Keep a request that has been decided."""
-        row = SeenBid(pool=self.pool, resource=self.resource)
-        for name in SeenRequest.__dataclass_fields__:
-            setattr(row, name, getattr(seen, name))
-        self.session.add(row)
+        row = {"pool": self.pool, "resource": self.resource}
+        gather(self.session, plain(SeenBid), row | {name: getattr(seen, name) for name in FIELDS})
 
     def prune(self, now: int) -> None:
         """Drop requests that are too old to be remembered."""
@@ -67,4 +71,4 @@ class Demand:
 
 
 def _seen(row: SeenBid) -> SeenRequest:
-    return SeenRequest(**{name: getattr(row, name) for name in SeenRequest.__dataclass_fields__})
+    return SeenRequest(**{name: getattr(row, name) for name in FIELDS})

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, bindparam, func, select, text
 from sqlalchemy.orm import Session, SessionTransaction
 
+from .bulk import Row, Writer, gather, write, write_numbered
 from .lots import Part, Parts, live, put_back, take
 from .tables import Account, Entry, Lot, Transaction
 
@@ -95,11 +96,11 @@ class Ledger:
                 self._known()[kind, name] = account
         return account
 
-    def read_ahead(self, kind: str, names: Collection[str]) -> None:
-        """Read several accounts at once; the ledger must be locked."""
-        query = select(Account).where(Account.kind == kind, Account.name.in_(names))
-        for account in self.session.scalars(query, execution_options=FRESH):
-            self._known()[kind, account.name] = account
+    def read_ahead(self, users: Collection[str]) -> None:
+        """Read several users' accounts, and the market's own, at once; the ledger is locked."""
+        named = {"users": list(users)}
+        for account in self.session.scalars(_AHEAD, named, execution_options=FRESH):
+            self._known()[account.kind, account.name] = account
 
     def open(self, kind: str, name: str) -> Account:
         """A new account, without a starting grant."""
@@ -306,7 +307,7 @@ class Ledger:
         if self.locked:
             return
         if self.session.get_bind().dialect.name == "postgresql":
-            self.session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LEDGER_LOCK})
+            self.session.execute(_LOCK, {"key": LEDGER_LOCK})
         self.session.connection()  # begins the transaction, if nothing has yet
         self.session.info["ledger"] = _Locked(self.session.get_transaction(), {})
 
@@ -380,7 +381,7 @@ class Ledger:
         reservation_id: str | None = None,
         part: int = 0,
         actor: str = MARKET,
-    ) -> Transaction:
+    ) -> _Moved:
         """Add `parts` to an account, and take as much from the other.
 
         Both are written when the session is flushed, together with those of other
@@ -388,37 +389,38 @@ class Ledger:
         """
         other = self._system(other) if isinstance(other, str) else other
         balanced = Part(None, -sum(each.amount for each in parts))
-        moved = Transaction(
-            at=self.now,
-            kind=kind,
-            reservation_id=reservation_id,
-            part=part,
-            memo=memo,
-            actor=actor,
-            entries=[*self._entries(account, parts), *self._entries(other, [balanced])],
-        )
-        self.session.add(moved)
+        transaction: Row = {
+            "at": self.now,
+            "kind": kind,
+            "reservation_id": reservation_id,
+            "part": part,
+            "memo": memo,
+            "actor": actor,
+        }
+        entries = [*self._entries(account, parts), *self._entries(other, [balanced])]
+        moved = _Moved(transaction, entries)
+        gather(self.session, _MOVED, moved)
         return moved
 
-    def _entries(self, account: Account, parts: Parts) -> list[Entry]:
+    def _entries(self, account: Account, parts: Parts) -> list[Row]:
         """Change a balance part by part."""
         self._keep(account)
         entries = []
         for each in parts:
             account.balance += each.amount
             entries.append(
-                Entry(
-                    account_id=account.id,
-                    lot_id=each.lot_id,
-                    amount=each.amount,
-                    balance=account.balance,
-                )
+                {
+                    "account_id": account.id,
+                    "lot_id": each.lot_id,
+                    "amount": each.amount,
+                    "balance": account.balance,
+                }
             )
         return entries
 
-    def _numbered(self, moved: Transaction) -> int:
+    def _numbered(self, moved: _Moved) -> int:
         self.session.flush()
-        return moved.id
+        return moved.number
 
     def _system(self, name: str) -> Account:
         return self.find("system", name) or self.open("system", name)
@@ -431,6 +433,35 @@ class _Locked:
     transaction: SessionTransaction | None
     accounts: dict[tuple[str, str], Account]
 
+
+@dataclass
+class _Moved:
+    """A movement to be written: its transaction, and the entries of that."""
+
+    transaction: Row
+    entries: list[Row]
+    number: int = 0
+
+
+def _write(connection: Connection, movements: list[_Moved]) -> None:
+    rows = [each.transaction for each in movements]
+    for each, number in zip(movements, write_numbered(Transaction, connection, rows), strict=True):
+        each.number = number
+    write(
+        Entry,
+        connection,
+        [{**entry, "transaction_id": each.number} for each in movements for entry in each.entries],
+    )
+
+
+_MOVED = Writer(Transaction, _write)
+
+# Made but once: to build a statement takes as long as to execute it.
+_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+_AHEAD = select(Account).where(
+    (Account.kind == "system")
+    | (Account.kind == "user") & Account.name.in_(bindparam("users", expanding=True))
+)
 
 # Rows that were read before the ledger was locked may have changed since.
 FRESH = {"populate_existing": True}

@@ -89,9 +89,6 @@ class Transaction(Base):
     part: Mapped[int] = mapped_column(default=0, server_default="0")
     memo: Mapped[str]
     actor: Mapped[str] = mapped_column(default="market", server_default="market")
-    entries: Mapped[list[Entry]] = relationship(back_populates="transaction")
-    # Says which of the two is written first.
-    reservation: Mapped[Reservation | None] = relationship(lazy="raise")
 
 
 class Entry(Base):
@@ -109,7 +106,6 @@ class Entry(Base):
     lot_id: Mapped[int | None] = mapped_column(ForeignKey("lots.id"))
     amount: Mapped[int]
     balance: Mapped[int]
-    transaction: Mapped[Transaction] = relationship(back_populates="entries")
 
 
 class Lot(Base):
