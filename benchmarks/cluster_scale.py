@@ -73,9 +73,14 @@ SOLD = [
 ]
 
 
-def clock() -> int:
-    """UTC seconds."""
-    return int(time.time())
+class Clock:
+    """UTC seconds, and now and then a slot more."""
+
+    def __init__(self) -> None:
+        self.ahead = 0
+
+    def __call__(self) -> int:
+        return int(time.time()) + self.ahead
 
 
 def memory() -> float:
@@ -259,7 +264,7 @@ async def _changed(config: str, cloud: Watched, what: str, pods: int, nodes: int
 async def _cordoned(config: str, cloud: Watched, nodes: int, folder: Path) -> dict[str, Any]:
     """A tenth of the nodes cordoned one by one: until the market knows, and in how many steps."""
     count = max(1, nodes // 10)
-    market = open_market(cloud.nodes, folder / "cordoned")
+    market = open_market(cloud.nodes, folder / "cordoned", Clock())
     market.rebuild()
     steps = 0
     take = market.take_nodes
@@ -291,7 +296,7 @@ def machines(count: int) -> tuple[Node, ...]:
     return tuple(Node(node_name(number), NODE) for number in range(count))
 
 
-def open_market(nodes: Sequence[Node], folder: Path) -> Market:
+def open_market(nodes: Sequence[Node], folder: Path, clock: Clock) -> Market:
     """A market as the service opens it, with an empty store."""
     folder.mkdir()
     database = Database(f"sqlite:///{folder / 'era.sqlite'}")
@@ -312,7 +317,8 @@ def open_market(nodes: Sequence[Node], folder: Path) -> Market:
 
 def bid(dice: random.Random) -> JobRequest:
     """For 1 to 8 GPUs and 1 to 8 hours in the coming two days, a third of them without slack."""
-    begin = datetime.now(UTC) + timedelta(seconds=dice.randrange(2 * 86_400))
+    # Slots that have passed faster than time are behind it.
+    begin = datetime.now(UTC) + timedelta(seconds=3600 + dice.randrange(2 * 86_400))
     hours = dice.choice([1, 2, 4, 8])
     return JobRequest(
         configuration=f"gpu-{dice.choice([1, 1, 2, 4, 8])}",
@@ -398,8 +404,8 @@ async def sell(
 ) -> list[dict[str, Any]]:
     """The market with more and more reservations."""
     dice, rows, made = random.Random(seed), [], 0
-    before = memory()
-    market, opened_in = timed(lambda: open_market(machines(nodes), folder / "market"))
+    before, now = memory(), Clock()
+    market, opened_in = timed(lambda: open_market(machines(nodes), folder / "market", now))
     market.rebuild()
     for wanted in reservations:
         each = await fill(market, wanted - made, users, dice)
@@ -407,7 +413,8 @@ async def sell(
         row: dict[str, Any] = {"reservations": wanted, "opened": round(opened_in, 2)}
         row |= {"together_ms": round(1000 * each, 1), **decide(market, users, dice)}
         row["lost"] = [lose(market, count) for count in LOST if count < nodes]
-        row["slot"] = round(timed(market.pass_time)[1], 3)
+        now.ahead += market.era.grid.slot
+        row["slot"] = round(timed(market.pass_time)[1], 2)
         row["rebuild"] = round(timed(market.rebuild)[1] + timed(market.honour)[1], 2)
         rows.append(row | {"mib": round(memory() - before)})
     market.database.close()
