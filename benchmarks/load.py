@@ -143,7 +143,9 @@ def _connection(order: Order, number: int, begin: float) -> Figures:
         due = due + pause if pause else 0.0
 
 
-def measure(service: Service, kind: str, seconds: float, rate: float | None) -> Figures:
+def measure(
+    service: Service, kind: str, seconds: float, rate: float | None, connections: int = 16
+) -> Figures:
     """All processes together."""
     processes = 2
     orders = [
@@ -151,7 +153,7 @@ def measure(service: Service, kind: str, seconds: float, rate: float | None) -> 
             service.port,
             kind,
             service.tokens,
-            8,
+            max(1, connections // processes),
             seconds,
             rate and rate / processes,
             time.time_ns() + i,
@@ -220,9 +222,18 @@ def open_service(stack: ExitStack, store: str, folder: Path) -> Service:
 @click.option("--stored", default="0", show_default=True, help="Reservations stored before each.")
 @click.option("--reservations", default=300.0, show_default=True, help="A second, fixed rate.")
 @click.option("--quotes", default=1000.0, show_default=True, help="A second, fixed rate.")
+@click.option(
+    "--connections", default=16, show_default=True, help="Open at once, in two processes."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def main(
-    store: str, seconds: float, stored: str, reservations: float, quotes: float, as_json: bool
+    store: str,
+    seconds: float,
+    stored: str,
+    reservations: float,
+    quotes: float,
+    connections: int,
+    as_json: bool,
 ) -> None:
     folder, rows, made = Path(tempfile.mkdtemp(prefix="era-load-")), [], 0
     with ExitStack() as stack:
@@ -233,7 +244,7 @@ def main(
             made = max(made, wanted)
             for kind, fixed in (("quotes", quotes), ("reservations", reservations)):
                 for rate in (None, fixed):
-                    found = measure(service, kind, seconds, rate)
+                    found = measure(service, kind, seconds, rate, connections)
                     made += found.accepted
                     row = {"store": store, "stored": wanted, "kind": kind, "rate": rate or "most"}
                     rows.append(row | found.row())
