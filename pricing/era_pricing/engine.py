@@ -338,8 +338,7 @@ class Era:
         """Replace the plan by the one that `reservations` make up.
 
         Those that have ended are left out, but go on if they have an overrun that has
-        not. The capacity is not checked here: the
-        next `update` breaks what does not fit.
+        not. The capacity is not checked here: the next `update` breaks what does not fit.
 
         Raises
         ------
@@ -358,6 +357,7 @@ class Era:
             elif reservation.end + reservation.overrun > now:
                 self._overruns.begin(reservation, now)
         self._unchecked = True
+        self._news.slot_begins(now)  # what was learned elsewhere counts from now on
 
     def prices(
         self, configuration: str, first: int, count: int, now: int | None = None

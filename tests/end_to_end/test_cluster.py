@@ -83,7 +83,7 @@ def bid(configuration: str, duration: str = "30m") -> dict[str, Any]:
 
 def inside(hub: KubeHub, user: str, *command: str) -> Any:
     """What a command of the notebook side prints, run in the pod of a user's server."""
-    server = hub.process(user)
+    server = hub.server_process(user)
     environment = server.environ()
     done = subprocess.run(
         ["nsenter", f"--net=/proc/{server.pid}/ns/net", *command],

@@ -263,7 +263,7 @@ def _a_market() -> models.Market:
         (
             lambda c: c.quote(models.QuoteRequest(configuration="gpu-1", duration="1h")),
             "quotes",
-            {"configuration": "gpu-1", "count": 1, "duration": 3600},
+            {"configuration": "gpu-1", "count": 1, "duration": 3600, "commitment": "fixed"},
             models.Quote(configuration="a", duration=1, feasible=False, best=None, starts=[]),
         ),
         (

@@ -146,7 +146,7 @@ def test_the_accounts_a_user_may_choose_from(market: Market) -> None:
         (
             {"gpu_seconds": 2 * HOUR, "period": 24 * HOUR},
             notebook(gpus=3),
-            ["gpu_seconds", "2", "are left"],
+            ["gpu_seconds", "2 left"],
         ),
         ({"horizon": HOUR}, notebook(hours=2), ["horizon", "at most 1"]),
     ],

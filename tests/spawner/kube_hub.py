@@ -101,7 +101,7 @@ class KubeHub(HubBeside):
                 count[pod["spec"]["nodeName"]] += int(limits.get(GPU, 0))
         return count
 
-    def process(self, user: str) -> psutil.Process:
+    def server_process(self, user: str) -> psutil.Process:
         """The user's server, in its pod."""
         for process in psutil.process_iter(["cmdline"]):
             if not any("jupyterhub-singleuser" in part for part in process.info["cmdline"] or ()):
@@ -113,7 +113,7 @@ class KubeHub(HubBeside):
 
     def environment(self, user: str) -> dict[str, str]:
         """Environment variables of the user's server, in its pod."""
-        return self.process(user).environ()
+        return self.server_process(user).environ()
 
     # -- a start that stands still --------------------------------------------------
 

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from era_hub.store.audit_log import AuditLog
 from era_hub.store.database import Database
 from era_hub.store.ledger import Ledger, Movement, NotEnough
 from era_hub.store.tables import Account, Entry, Transaction
@@ -189,6 +190,9 @@ def test_what_is_withdrawn_must_be_there(database: Database) -> None:
         with pytest.raises(NotEnough):
             ledger.withdraw(account, 101, "too much", "admin:root")
         ledger.withdraw(account, 40, "moved to another project", "admin:root")
+        AuditLog(session).write(
+            NOW, "admin:root", "credits.withdraw", "user:ann", None, {"amount": 40}
+        )
         (line, _) = ledger.statement(account, 9)
         assert (line.kind, line.amount, line.balance) == ("withdrawal", -40, 60)
         assert (line.memo, line.actor) == ("moved to another project", "admin:root")
