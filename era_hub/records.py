@@ -116,8 +116,8 @@ def part_at(row: Reservation, now: int) -> Part | None:
 
 
 def displaced(row: Reservation, now: int) -> bool:
-    """Whether a workload runs where, or when, its reservation is no longer."""
-    if row.run_nodes is None or row.run_end is None:
+    """Whether a workload runs where, or when, its reservation is no longer; not once that is over."""
+    if row.run_nodes is None or row.run_end is None or now >= row.end:
         return False
     return not any(
         part.start < row.run_end <= part.end and now < part.end and part.nodes == row.run_nodes

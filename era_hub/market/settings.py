@@ -117,8 +117,10 @@ class PoolTerms:
         slot = state.era.grid.index(state.clock())
         if slot == self._slot:
             return
+        why = "the pool has less to give than when this was reserved"
         with state.transaction() as session:
-            self.take_effect(session, "the pool has less to give than when this was reserved")
+            # That a slot begins is told to everybody anyway.
+            self._sell_on(session, why)
         self._slot = slot
 
     def note_size(self, session: Session) -> None:
@@ -127,14 +129,17 @@ class PoolTerms:
 
     def take_effect(self, session: Session, why: str) -> Effects:
         """Sell on the terms that the transaction has stored; `why` is told to who loses."""
+        effects = self._sell_on(session, why)
+        self.state.note_change(Change("prices"))
+        return effects
+
+    def _sell_on(self, session: Session, why: str) -> Effects:
         state = self.state
         session.flush()
         terms = Terms.of(session, state.pool, state.configured_limits)
         result = state.sell_on(terms)
         moved = [show(session, row) for row in state.store_moved(session, result.moved)]
-        losses = self._give_up(session, list(result.broken), why)
-        state.note_change(Change("prices"))
-        return Effects(losses, moved)
+        return Effects(self._give_up(session, list(result.broken), why), moved)
 
     def _give_up(self, session: Session, broken: list[str], why: str) -> list[Loss]:
         for reservation_id in broken:
