@@ -116,7 +116,7 @@ def part_at(row: Reservation, now: int) -> Part | None:
 
 
 def displaced(row: Reservation, now: int) -> bool:
-    """Whether a workload runs where, or when, its reservation is no longer; not once that is over."""
+    """Whether a workload runs where, or when, its reservation, not yet over, is no longer."""
     if row.run_nodes is None or row.run_end is None or now >= row.end:
         return False
     return not any(
