@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from kubernetes_asyncio.config import kube_config
+from kubespawner.clients import load_config
 
 from era_spawner.kube import EraKubeSpawner
 
@@ -32,6 +33,9 @@ async def small_cluster(
 ) -> AsyncIterator[SmallCluster]:
     cluster = SmallCluster()
     server, kubeconfig = cluster.listen(tmp_path)
+    # It remembers the addresses it has been told, and would keep the last cluster's for a port
+    # that an earlier one had.
+    load_config.cache_clear()
     # KUBECONFIG is looked at once, when this is imported.
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
     yield cluster
