@@ -48,7 +48,7 @@ EXTRAS = {
     "hub": [
         *ENGINE,
         "jupyterhub>=5.4,<7",
-        "sqlalchemy>=2.0.30,<3",
+        "sqlalchemy>=2.0.42,<3",
         "alembic>=1.13,<2",
         "tornado>=6.4,<7",
         "traitlets>=5.14,<6",

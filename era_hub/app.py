@@ -110,7 +110,9 @@ class EraHub(Application):
     cloud_class: type[Cloud] = Type(
         LocalCloud,
         klass=Cloud,
-        help="What runs the jobs; `LocalCloud` runs them as processes of this machine.",
+        help="""What runs the jobs. `LocalCloud` runs them as processes of this machine,
+        `era_hub.clouds.kubernetes.cloud.KubernetesCloud` as Jobs of a cluster; its options
+        are in docs/reference/kubernetes.md.""",
     ).tag(config=True)  # type: ignore[assignment]
 
     starting_grant = Unicode("100", help="Credits on a new user's account.").tag(config=True)

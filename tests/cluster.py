@@ -97,6 +97,16 @@ class Cluster:
         )
         return bool(review["status"]["allowed"])
 
+    def process_nodes(self) -> list[dict[str, Any]]:
+        """The ready nodes whose pods are processes of this machine, and so need no images."""
+        ready = {"type": "Ready", "status": "True"}
+        return [
+            node
+            for node in self.request("GET", "/api/v1/nodes")["items"]
+            if any(ready.items() <= each.items() for each in node["status"]["conditions"])
+            and node["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("process://")
+        ]
+
     def new_namespace(self) -> str:
         """A namespace for one run of tests."""
         name = f"era-test-{secrets.token_hex(4)}"

@@ -98,6 +98,14 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def process_cluster(cluster: Cluster) -> Cluster:
+    """The same, for tests whose pods have no images: they are processes of this machine."""
+    if not cluster.process_nodes():
+        pytest.skip("pods here need images: no node's runtime is process://")
+    return cluster
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of Chromium, for Playwright's ``executable_path``."""
     return require_chromium()

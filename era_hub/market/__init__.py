@@ -19,8 +19,8 @@ from .once import Call, Once
 from .paying import Paying
 from .questions import Place, Questions
 from .rows import OPEN
-from .settings import PoolTerms
 from .state import PoolState
+from .supply import Supply
 from .together import Coming, Together
 
 __all__ = [
@@ -68,14 +68,14 @@ class Market(PoolState):
         self.job_failed_to_start = life.job_failed_to_start
         self.workload_gone = life.workload_gone
 
-        terms = PoolTerms(self, life)
-        self.preview_settings = terms.preview_settings
-        self.apply_settings = terms.apply_settings
-        self.honour = terms.honour
-        self.take_nodes = terms.take_nodes
-        self.pass_time = terms.pass_time
+        supply = Supply(self, life)
+        self.preview_settings = supply.preview_settings
+        self.apply_settings = supply.apply_settings
+        self.honour = supply.honour
+        self.take_nodes = supply.take_nodes
+        self.pass_time = supply.pass_time
 
-        cloud = CloudSide(self, life, terms)
+        cloud = CloudSide(self, life, supply)
         self.allocation = cloud.allocation
         self.update = cloud.update
 

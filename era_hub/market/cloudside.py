@@ -27,8 +27,8 @@ from ..store.capacity import Capacity, Span
 from ..store.tables import Reservation
 from .life import Life
 from .rows import OPEN
-from .settings import PoolTerms
 from .state import PoolState
+from .supply import Supply
 
 MANY = 500
 """Ids in one query: databases limit the parameters of a statement."""
@@ -39,10 +39,10 @@ LOST = "the cluster has less to give than when this was reserved"
 class CloudSide:
     """`get_current_allocation` and `update` of the engine, for a scheduler of others."""
 
-    def __init__(self, state: PoolState, life: Life, terms: PoolTerms) -> None:
+    def __init__(self, state: PoolState, life: Life, supply: Supply) -> None:
         self.state = state
         self.life = life
-        self.terms = terms
+        self.supply = supply
 
     def allocation(self) -> Allocation:
         """What must run now. It is the same answer until something changes."""
@@ -103,7 +103,7 @@ class CloudSide:
                 self._settle(row, each)
                 settled[row.id] = _settled(row)
             if spans is not None and Capacity(session).report(self.state.pool, spans):
-                effects = self.terms.take_effect(session, LOST)
+                effects = self.supply.take_effect(session, LOST)
                 for loss in effects.losses:
                     broken.append(_settled(session.get_one(Reservation, loss.reservation.id)))
                 moved = [Moved(id=r.id, start=r.start, end=r.end) for r in effects.moved]

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 
-from sqlalchemy import bindparam, delete, select, tuple_
+from sqlalchemy import Executable, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from .bulk import gather, plain
+from .pairs import parameters, wanted
 from .tables import Answer as Row
 
 
@@ -59,12 +61,12 @@ class Answers:
     def read_ahead(self, calls: Collection[tuple[str, str]]) -> None:
         """Read the answers to several calls, each a caller and a key, at once."""
         known = self._known()
-        missing = [call for call in calls if call not in known]
+        missing = set(calls) - known.keys()
         if not missing:
             return
         known.update(dict.fromkeys(missing))
         with self.session.no_autoflush:
-            found = self.session.execute(_FIRST, {"calls": missing})
+            found = self.session.execute(_first(len(missing)), parameters(missing))
             for caller, key, request, status, body in found:
                 known[caller, key] = _First(request, Answer(status, body))
 
@@ -73,7 +75,7 @@ class Answers:
         old = select(Row.caller, Row.key).where(Row.at < before).order_by(Row.at).limit(limit)
         keys = [tuple(row) for row in self.session.execute(old)]
         if keys:
-            self.session.execute(delete(Row).where(tuple_(Row.caller, Row.key).in_(keys)))
+            self.session.connection().execute(_FORGET, [{"c": c, "k": k} for c, k in keys])
             for caller, key in keys:
                 self._known().pop((caller, key), None)
         return len(keys)
@@ -92,9 +94,19 @@ class _First:
 
 
 # Made but once: to build a statement takes as long as to execute it.
-_FIRST = select(Row.caller, Row.key, Row.request, Row.status, Row.body).where(
-    tuple_(Row.caller, Row.key).in_(bindparam("calls", expanding=True))
+_FORGET = delete(Row.__table__).where(  # type: ignore[arg-type]
+    Row.caller == bindparam("c"), Row.key == bindparam("k")
 )
+
+
+# Made but once: to build a statement takes as long as to execute it.
+@cache
+def _first(count: int) -> Executable:
+    """The answers to so many calls."""
+    calls = wanted(count)
+    return select(Row.caller, Row.key, Row.request, Row.status, Row.body).join(
+        calls, (Row.caller == calls.c.first) & (Row.key == calls.c.second)
+    )
 
 
 def digest(method: str, path: str, body: bytes) -> str:

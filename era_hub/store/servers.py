@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 
-from sqlalchemy import bindparam, select, tuple_
+from sqlalchemy import Executable, select
 from sqlalchemy.orm import Session
 
 from ..models import Kind, State
+from .pairs import parameters, wanted
 from .tables import Reservation
 
 Server = tuple[str, str]
@@ -25,7 +27,7 @@ class Servers:
     def read_ahead(self, servers: Collection[Server]) -> None:
         """Read the times of several servers at once."""
         known = self._known()
-        missing = [server for server in servers if server not in known]
+        missing = set(servers) - known.keys()
         if missing:
             known.update(self._read(missing))
 
@@ -45,19 +47,22 @@ class Servers:
     def _known(self) -> dict[Server, Times]:
         return self.session.info.setdefault("servers", {})  # type: ignore[no-any-return]
 
-    def _read(self, servers: list[Server]) -> dict[Server, Times]:
+    def _read(self, servers: Collection[Server]) -> dict[Server, Times]:
         found: dict[Server, Times] = {server: [] for server in servers}
         with self.session.no_autoflush:
-            rows = self.session.execute(_RESERVED, {"servers": servers})
+            rows = self.session.execute(_reserved(len(servers)), parameters(servers))
             for user, server, start, end in rows:
                 found[user, server].append((start, end))
         return found
 
 
 # Made but once: to build a statement takes as long as to execute it.
-_NAME = (Reservation.user, Reservation.server_name)
-_RESERVED = select(*_NAME, Reservation.start, Reservation.end).where(
-    tuple_(*_NAME).in_(bindparam("servers", expanding=True)),
-    Reservation.kind == Kind.NOTEBOOK,
-    Reservation.state == State.ACCEPTED,
-)
+@cache
+def _reserved(count: int) -> Executable:
+    """Of so many servers."""
+    servers, of = wanted(count), Reservation
+    return (
+        select(of.user, of.server_name, of.start, of.end)
+        .join(servers, (of.user == servers.c.first) & (of.server_name == servers.c.second))
+        .where(of.kind == Kind.NOTEBOOK, of.state == State.ACCEPTED)
+    )

@@ -16,7 +16,6 @@ from era_hub.client import EraClient
 from era_hub.client.admin import AdminClient
 from era_hub.models import JobState, Kind, State
 from tests.cluster import Cluster
-from tests.conftest import require_kubernetes
 from tests.running_hub import FAST, until
 from tests.running_service import RunningService
 from tests.spawner.kube_hub import GPU, KubeHub
@@ -38,20 +37,13 @@ for step in range(3):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    found = Cluster(require_kubernetes())
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def hub(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeHub]:
-    namespace = cluster.new_namespace()
+def hub(process_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeHub]:
+    namespace = process_cluster.new_namespace()
     try:
-        with KubeHub(tmp_path_factory.mktemp("cluster"), cluster, namespace) as running:
+        with KubeHub(tmp_path_factory.mktemp("cluster"), process_cluster, namespace) as running:
             yield running
     finally:
-        cluster.delete_namespace(namespace)
+        process_cluster.delete_namespace(namespace)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster
-from tests.conftest import require_kubernetes, skip_or_fail
+from tests.conftest import skip_or_fail
 
 from .charts import CHART
 
@@ -34,14 +34,6 @@ def chart(helm: Any) -> Iterator[Any]:
         yield loaded
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """The cluster for tests."""
-    found = Cluster(require_kubernetes())
-    yield found
-    found.close()
-
-
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace for one test."""
@@ -60,13 +52,7 @@ def releases(helm: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def place(cluster: Cluster) -> dict[str, str]:
-    """A node selector. Pods there are processes of this machine, which need no image; or skip."""
-    nodes = cluster.request("GET", "/api/v1/nodes")["items"]
-    for node in nodes:
-        status = node["status"]
-        ready = {"type": "Ready", "status": "True"}
-        well = any(ready.items() <= each.items() for each in status["conditions"])
-        if well and status["nodeInfo"]["containerRuntimeVersion"].startswith("process://"):
-            return {"kubernetes.io/hostname": node["metadata"]["labels"]["kubernetes.io/hostname"]}
-    pytest.skip("pods here need images: no node's runtime is process://")
+def place(process_cluster: Cluster) -> dict[str, str]:
+    """A node selector; pods there need no image."""
+    labels = process_cluster.process_nodes()[0]["metadata"]["labels"]
+    return {"kubernetes.io/hostname": labels["kubernetes.io/hostname"]}

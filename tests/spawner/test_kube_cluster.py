@@ -11,7 +11,6 @@ import pytest
 from era_hub.client import EraClient
 from era_hub.models import Kind, Reservation, State
 from tests.cluster import Cluster
-from tests.conftest import require_kubernetes
 from tests.running_hub import FAST, until
 from tests.running_service import RunningService
 
@@ -26,20 +25,13 @@ CONFIGURATIONS = [
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeHub]:
-    cluster = Cluster(require_kubernetes())
-    labels = ",".join(f"{name}={text}" for name, text in NODES.items())
-    nodes = cluster.request("GET", "/api/v1/nodes", params={"labelSelector": labels})["items"]
-    runtimes = [each["status"]["nodeInfo"]["containerRuntimeVersion"] for each in nodes]
-    if not any(each.startswith("process://") for each in runtimes):
-        pytest.skip("pods here need images: no node's runtime is process://")
-    namespace = cluster.new_namespace()
+def hub(process_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeHub]:
+    namespace = process_cluster.new_namespace()
     try:
-        with KubeHub(tmp_path_factory.mktemp("kube"), cluster, namespace) as running:
+        with KubeHub(tmp_path_factory.mktemp("kube"), process_cluster, namespace) as running:
             yield running
     finally:
-        cluster.delete_namespace(namespace)
-        cluster.close()
+        process_cluster.delete_namespace(namespace)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +41,7 @@ def market(hub: KubeHub) -> Iterator[EraClient]:
         **FAST,
         "EraHub.lease": 15,
         "EraHub.cloud_class": "era_hub.clouds.kubernetes.cloud.KubernetesCloud",
-        "KubernetesCloud.kubeconfig": require_kubernetes(),
+        "KubernetesCloud.kubeconfig": hub.cluster.path,
         "KubernetesCloud.namespace": hub.namespace,
         "KubernetesCloud.pool": hub.namespace,
         "KubernetesCloud.node_selector": NODES,

@@ -63,15 +63,11 @@ def usable_python(entry: pwd.struct_passwd) -> str:
 
 
 @pytest.fixture(scope="session")
-def process_cluster(cluster: Cluster) -> Iterator[tuple[Cluster, str]]:
-    """A cluster whose pods are processes of this machine, and a namespace there."""
-    nodes = cluster.request("GET", "/api/v1/nodes")["items"]
-    runtimes = {each["status"]["nodeInfo"]["containerRuntimeVersion"] for each in nodes}
-    if not any(each.startswith("process://") for each in runtimes):
-        pytest.skip(f"pods here need images: their runtime is {', '.join(sorted(runtimes))}")
-    namespace = cluster.new_namespace()
-    yield cluster, namespace
-    cluster.delete_namespace(namespace)
+def kube_place(process_cluster: Cluster) -> Iterator[tuple[Cluster, str]]:
+    """A cluster, and a namespace there."""
+    namespace = process_cluster.new_namespace()
+    yield process_cluster, namespace
+    process_cluster.delete_namespace(namespace)
 
 
 def local_world(kind: str, request: pytest.FixtureRequest, folder: Path) -> LocalWorld:
@@ -100,11 +96,9 @@ async def own(tmp_path: Path) -> AsyncIterator[LocalWorld]:
 
 
 @pytest_asyncio.fixture
-async def kube(
-    process_cluster: tuple[Cluster, str], tmp_path: Path
-) -> AsyncIterator[KubernetesWorld]:
+async def kube(kube_place: tuple[Cluster, str], tmp_path: Path) -> AsyncIterator[KubernetesWorld]:
     """The cluster."""
-    made = await KubernetesWorld(*process_cluster, tmp_path).open()
+    made = await KubernetesWorld(*kube_place, tmp_path).open()
     yield made
     await made.close()
 
@@ -119,7 +113,7 @@ async def kube(
 def kind(request: pytest.FixtureRequest) -> str:
     """Of a cloud, with what it needs at hand."""
     if request.param == "kubernetes":
-        request.getfixturevalue("process_cluster")  # has an event loop of its own
+        request.getfixturevalue("kube_place")  # has an event loop of its own
     return request.param
 
 
@@ -128,7 +122,7 @@ async def world(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> As
     """Each cloud in turn."""
     made: World
     if kind == "kubernetes":
-        made = await KubernetesWorld(*request.getfixturevalue("process_cluster"), tmp_path).open()
+        made = await KubernetesWorld(*request.getfixturevalue("kube_place"), tmp_path).open()
     else:
         made = local_world(kind, request, tmp_path)
     yield made

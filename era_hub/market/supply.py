@@ -1,4 +1,4 @@
-"""What becomes of the promises when admins change what there is to sell."""
+"""What becomes of the promises when what there is to sell changes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,11 @@ class Effects:
     moved: list[models.Reservation]
 
 
-class PoolTerms:
-    """Applies changes of a pool's settings, or says what they would break."""
+class Supply:
+    """Takes in what changes what a pool can sell: its admins' settings, its nodes, and time.
+
+    Promises are moved where they may be, else broken and refunded in full.
+    """
 
     def __init__(self, state: PoolState, life: Life) -> None:
         self.state = state
