@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ from era_pricing import (
 )
 from era_pricing.algorithms import BidPrice, Exponential, OnDemand
 from era_pricing.reservations import Placement
+from era_pricing.workload import Workload
 from tests.pricing.small_pool import GPU, HOUR, ask, build
 
 SPAN = 10 * HOUR
@@ -45,6 +47,20 @@ ALGORITHMS = {
     "exponential": Exponential,
     "bid-price": lambda: BidPrice(samples=1),
 }
+
+
+class Foreseen(Prior):
+    """Foresees, besides, single requests for one to six GPUs in each of the next hours."""
+
+    def expected(self, now, until):
+        hour = np.repeat(np.arange(now // HOUR + 1, now // HOUR + 20), 6)
+        units = np.tile(np.arange(1, 7), len(hour) // 6)
+        start, length = hour * HOUR, np.full(len(hour), HOUR)
+        value = units * (60 + 17 * (hour + units) % 400)
+        requests = Workload(start - 1, start, start + 3 * HOUR, units, length, value)
+        return requests, np.full(len(hour), 0.3)
+
+
 SHAPES = [{"pool": {GPU: 6, "cpu": "6"}}, {"a": {GPU: 4, "cpu": "3"}, "b": {GPU: 2, "cpu": "3"}}]
 CONFIGURATIONS = [
     Configuration("gpu", {GPU: "1"}),
@@ -61,6 +77,7 @@ def pools(
     name = draw(st.sampled_from(algorithms))
     nodes = draw(st.sampled_from(SHAPES))
     profile = draw(st.lists(st.integers(1, 9), min_size=24, max_size=24))
+    predictor = draw(st.sampled_from([Prior, Foreseen]))
     ceiling = draw(st.sampled_from(ceilings))
     era = build(
         grid=TimeGrid(HOUR, 24 * HOUR),
@@ -68,7 +85,7 @@ def pools(
         configurations=CONFIGURATIONS,
         algorithm=ALGORITHMS[name](),
         priced=[
-            PricedResource(GPU, 13, Prior(997, 7, profile), ceiling),
+            PricedResource(GPU, 13, predictor(997, 7, profile), ceiling),
             PricedResource("cpu", 1, Prior(2, 9000)),
         ],
         late_penalty=draw(st.sampled_from(penalties)),

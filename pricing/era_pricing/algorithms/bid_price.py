@@ -11,6 +11,7 @@ import numpy as np
 
 from era_pricing.algorithms.base import Algorithm, EarlyStart, Market, Outlook
 from era_pricing.algorithms.basic_econ import displaced
+from era_pricing.algorithms.worth import Worth, importance
 from era_pricing.arrays import FloatArray, IntArray, rounded_up
 from era_pricing.relaxation import Clearing, clear
 from era_pricing.timegrid import DAY, HOUR
@@ -68,6 +69,9 @@ class BidPrice(Algorithm):
       is a mean one. What Basic-Econ would charge knows, slot by slot, how dear the last
       units are. The price posted is a mean of the two (`local`), which errs less than
       either.
+    - Neither of them knows that a unit less may be one too few for a large request. Where
+      those who are foreseen ask for much of the pool at once, the price is therefore that
+      of `Worth`, which does: the more, the larger they are.
 
     No unit costs less than the price floor nor more than the ceiling. Beyond
     `lookahead` its last day is repeated.
@@ -190,11 +194,25 @@ class BidPrice(Algorithm):
         )
         if self._steady:
             board = _kept(board, before, outlook, self._curvature)
+        else:
+            board = _with_sizes(board, outlook, room.end)
         self._boards[outlook.resource] = board
 
     def rates(self, units: int, market: Market) -> IntArray:
         """See `Algorithm.rates`; rounded up, so that splitting never pays."""
         board = self._boards[market.resource]
+        sizes = board.sizes
+        cost = self._smooth(board, units, market) if sizes < 1 else np.zeros(len(market.times))
+        if board.worth is not None:
+            rows = board.rows(market.times // board.step, len(board.posted))
+            high = math.inf if market.price_ceiling is None else float(market.price_ceiling)
+            low = float(market.price_floor)
+            whole = board.worth.cost(rows, market.free, units, board.posted[rows], low, high)
+            cost += sizes * (whole - cost)
+        return rounded_up(np.minimum(cost, _LARGEST))
+
+    def _smooth(self, board: _Board, units: int, market: Market) -> FloatArray:
+        """Price of the units where sizes do not matter."""
         capacity = np.maximum(market.capacity, 1).astype(np.float64)
         since = market.staying(units) - board.promised(market.times // market.slot)
         posted = board.of_slots(board.posted, market.times // board.step)
@@ -205,7 +223,7 @@ class BidPrice(Algorithm):
         cost = capacity * _integral(units / capacity, posted, curvature, low, high)
         if self._local:
             cost += self._local * (displaced(units, market) - cost)
-        return rounded_up(np.minimum(cost, _LARGEST))
+        return cost
 
     def _solve(self, outlook: Outlook, room: _Room, start: FloatArray | None) -> Clearing:
         """Prices of a unit and slot for a sample of the future, and the load soon asked for."""
@@ -273,6 +291,17 @@ def _kept(board: _Board, before: _Board | None, outlook: Outlook, curvature: flo
     )
 
 
+def _with_sizes(board: _Board, outlook: Outlook, until: int) -> _Board:
+    """The board, which also knows what units are worth by how many are free, if that matters."""
+    expected, weights = outlook.predictor.expected(outlook.now, until)
+    capacity = int(outlook.capacity.max(initial=0))
+    sizes = importance(expected, weights, capacity)
+    if not sizes:
+        return board
+    worth = Worth.of(expected, weights, board.duals, board.first, board.step, capacity)
+    return replace(board, worth=worth, sizes=sizes)
+
+
 def _stretch(requests: Workload, durations: IntArray) -> Workload:
     """The requests with longer durations, and values and windows to match."""
     value = np.rint(requests.value * (durations / requests.duration)).astype(np.int64)
@@ -332,6 +361,8 @@ class _Board:
         units foreseen to be booked before the next solution.
     slot, promised_then : int, IntArray
         What was promised when it was posted, by slot of the pool from `slot` on.
+    sizes, worth : float, Worth or None
+        How much the sizes of requests matter, 0 to 1, and what they make units worth.
     """
 
     step: int
@@ -344,13 +375,18 @@ class _Board:
     soon: FloatArray
     slot: int
     promised_then: IntArray
+    sizes: float = 0.0
+    worth: Worth | None = None
 
     def of_slots(self, prices: FloatArray, index: IntArray) -> FloatArray:
         """Prices of slots by absolute index; beyond the last ones those of the last day again."""
-        n = len(prices)
+        return prices[self.rows(index, len(prices))]
+
+    def rows(self, index: IntArray, n: int) -> IntArray:
+        """Where slots are, by absolute index, in a list of n that begins with `first`."""
         day = max(min(DAY // self.step, n), 1)
         at = np.maximum(index - self.first, 0)
-        return prices[np.where(at < n, at, n - day + (at - n) % day)]
+        return np.where(at < n, at, n - day + (at - n) % day)
 
     def promised(self, slots: IntArray) -> IntArray:
         """Units promised in slots of the pool that the prices take into account."""

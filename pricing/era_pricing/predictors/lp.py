@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from era_pricing.arrays import FloatArray, IntArray
+from era_pricing.arrays import FloatArray
 from era_pricing.predictors.history import History
 from era_pricing.predictors.memory import unnamed
 from era_pricing.predictors.record import Pieces, rounded_work
-from era_pricing.relaxation import Relaxation, solve
+from era_pricing.relaxation import Relaxation, allocate, solve
 from era_pricing.timegrid import DAY, HOUR
 from era_pricing.workload import Workload
 
@@ -29,8 +29,6 @@ _TOLERANCE = 0.005
 
 _WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
 """How far slots may differ in price and still share a request, relative to the mean price."""
-
-_HALVINGS = 30
 
 _ELEMENTS = 1_000_000
 """Most pairs of request and slot held at a time."""
@@ -95,7 +93,7 @@ class LP(History):
         windows = coarse.select(own)
         for rows in _chunks(windows, resolution):
             chosen = windows.select(rows)
-            row, slot, part = _allocate(chosen, found.prices, width, first, resolution)
+            row, slot, part = allocate(chosen, found.prices, width, first, resolution)
             begin = np.maximum(slot * resolution, chosen.arrival[row])
             end = np.minimum((slot + 1) * resolution, chosen.deadline[row])
             middle = (begin + end) // 2
@@ -124,7 +122,7 @@ def _chunks(windows: Workload, resolution: int) -> Iterator[slice]:
 
 
 def _width(requests: Workload, found: Relaxation, first: int, resolution: int) -> float:
-    """The width for `_allocate` at which the load comes closest to that of the solution.
+    """The width for `allocate` at which the load comes closest to that of the solution.
 
     At the dual prices many slots cost a request the same, and the prices alone do
     not tell how it is shared among them.
@@ -135,46 +133,8 @@ def _width(requests: Workload, found: Relaxation, first: int, resolution: int) -
         load = np.zeros(len(found.load))
         for rows in _chunks(requests, resolution):
             some = requests.select(rows)
-            row, slot, part = _allocate(some, found.prices, width * mean, first, resolution)
+            row, slot, part = allocate(some, found.prices, width * mean, first, resolution)
             units = part * (some.units * found.fractions[rows])[row]
             load += np.bincount(slot - first, units, len(load))
         misfits.append(float(np.abs(load - found.load).sum()))
     return _WIDTHS[int(np.argmin(misfits))] * mean
-
-
-def _allocate(
-    windows: Workload, prices: FloatArray, width: float, first: int, resolution: int
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """Part of each slot that each request takes at the dual prices: the cheapest ones.
-
-    With u the part of a slot, ``u = (level - price) / width`` between 0 and the
-    part of the slot inside the window; the level is where the parts add up to the
-    slots needed. So slots that cost nearly the same share a request.
-
-    Returns
-    -------
-    row, slot : IntArray, shape (k,)
-        Request and absolute slot; only pairs with a part above 0.
-    part : FloatArray, shape (k,)
-    """
-    begin = windows.arrival // resolution
-    count = (windows.deadline - 1) // resolution - begin + 1
-    starts = np.cumsum(count) - count
-    row = np.repeat(np.arange(len(windows)), count)
-    slot = np.arange(len(row)) - starts[row] + begin[row]
-    inside = np.minimum((slot + 1) * resolution, windows.deadline[row])
-    inside -= np.maximum(slot * resolution, windows.arrival[row])
-    room = inside / resolution
-    needed = windows.duration / resolution
-    scaled = prices[slot - first] / width
-    low = np.minimum.reduceat(scaled, starts)
-    high = np.maximum.reduceat(scaled, starts) + 1
-    for _ in range(_HALVINGS):
-        level = (low + high) / 2
-        taken = np.add.reduceat(room * np.clip(level[row] - scaled, 0, 1), starts)
-        enough = taken >= needed
-        high = np.where(enough, level, high)
-        low = np.where(enough, low, level)
-    part = room * np.clip(high[row] - scaled, 0, 1)
-    some = part > 1e-6
-    return row[some], slot[some], part[some]

@@ -13,8 +13,9 @@ where f_jt is the share of slot t inside the window. No allocation of whole
 requests, planned with all knowledge, is worth more.
 """
 
+from era_pricing.relaxation.allocation import allocate
 from era_pricing.relaxation.clearing import Clearing, clear
 from era_pricing.relaxation.exact import solve_exactly
 from era_pricing.relaxation.solver import Relaxation, solve
 
-__all__ = ["Clearing", "Relaxation", "clear", "solve", "solve_exactly"]
+__all__ = ["Clearing", "Relaxation", "allocate", "clear", "solve", "solve_exactly"]

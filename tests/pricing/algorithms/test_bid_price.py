@@ -144,6 +144,28 @@ def test_a_request_pays_less_for_its_own_units_than_what_was_booked_before_makes
     assert offer(whole, hour=5, count=4) < 0.9 * (first + offer(parts, hour=5, count=2))
 
 
+def test_the_unit_that_is_one_too_few_for_a_large_request_is_dear():
+    """Four GPUs: the first taken leaves too few for four, the second hardly matters."""
+    era = pool(Foresight(crowd(5, rate=500, units=4)))
+    first = offer(era, hour=5)
+    assert first == pytest.approx(4 * 500, rel=0.1)
+    assert offer(era, hour=5, count=4) == pytest.approx(4 * 500, rel=0.1)
+    assert era.make_reservation(
+        "a", Bid.of(ask("gpu", HOUR, 5 * HOUR, 6 * HOUR), RICH), now=0
+    ).accepted
+    assert offer(era, hour=5) == 10
+
+
+def test_steady_prices_do_not_know_sizes():
+    """The price after the first unit would fall."""
+    era = pool(Foresight(crowd(5, rate=500, units=4)), steady=True)
+    first = offer(era, hour=5)
+    assert era.make_reservation(
+        "a", Bid.of(ask("gpu", HOUR, 5 * HOUR, 6 * HOUR), RICH), now=0
+    ).accepted
+    assert offer(era, hour=5) >= first
+
+
 @pytest.mark.parametrize("count", [1, 4])
 def test_no_price_is_higher_than_anybody_foreseen_would_pay(count):
     """So where all values are alike nobody is turned away while units are free."""
