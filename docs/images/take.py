@@ -123,7 +123,8 @@ def _ann_works(page: Page, password: str) -> None:
     expect(page.get_by_text("Python 3 (ipykernel) | Idle")).to_be_visible()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    expect(page.get_by_text("credits to spend")).to_be_visible()
+    # The cells before it wait for a job, which may begin with the next slot only.
+    expect(page.get_by_text("credits to spend")).to_be_visible(timeout=400_000)
     form = page.get_by_role("form", name="Bid for a background job")
     form.scroll_into_view_if_needed()
     form.get_by_label("Script").fill("train_digits.py")

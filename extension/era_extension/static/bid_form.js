@@ -53,8 +53,8 @@ export function bidForm({ submit, changed }) {
   const deadline = h("input", { type: "datetime-local", value: formatForInput(defaultDeadline()) });
   const value = h("input", { type: "number", min: 0, step: "any", required: true });
   const commitment = h("select", {},
-    h("option", { value: "flexible" }, "may move; early if GPUs are idle"),
-    h("option", { value: "preemptible" }, "may move and pause: cheaper, needs checkpoints"),
+    h("option", { value: "flexible" }, "may move"),
+    h("option", { value: "preemptible" }, "may move and pause"),
     h("option", { value: "fixed" }, "stays as planned"));
   const payer = h("select", {});
   const payerField = field("Who pays", payer);
@@ -72,9 +72,10 @@ export function bidForm({ submit, changed }) {
     field("Configuration", configuration),
     field("Duration", length, undefined, unit),
     field("Finish by", deadline, "The later, the cheaper. Empty: start now or not at all."),
-    field("The most you will pay, in credits", value,
-      "You pay the market's price, whatever you write here; so write what it is worth to you."),
-    field("Its start", commitment),
+    field("The most you will pay", value,
+      "In credits. You pay the market's price, whatever you write here; so write what it is worth to you."),
+    field("Its start", commitment,
+      "What may move starts early if GPUs are idle. What may pause is cheaper, and must go on from checkpoints."),
     payerField, total, h("div", { class: "era-row" }, button), reply);
 
   /** @type {Prices|null} */
