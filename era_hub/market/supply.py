@@ -24,6 +24,8 @@ from .rows import OPEN, show
 from .state import PoolState
 from .terms import Terms
 
+LESS = "the pool has less to give than when this was reserved"
+
 Edit = Callable[[Session], object]
 """Changes settings or maintenance within the session it is given, and nothing else."""
 
@@ -77,10 +79,9 @@ class Supply:
             What was broken, with its refund.
         """
         state = self.state
-        said = "the pool has less to give than when this was reserved"
         with state.transaction() as session:
             edit(session)
-            return self.take_effect(session, f"{said}: {why}" if why else said).losses
+            return self.take_effect(session, f"{LESS}: {why}" if why else LESS).losses
 
     def honour(self) -> None:
         """Give up what the pool can no longer honour, with a full refund.
@@ -120,10 +121,9 @@ class Supply:
         slot = state.era.grid.index(state.clock())
         if slot == self._slot:
             return
-        why = "the pool has less to give than when this was reserved"
         with state.transaction() as session:
             # That a slot begins is told to everybody anyway.
-            self._sell_on(session, why)
+            self._sell_on(session, LESS)
         self._slot = slot
 
     def note_size(self, session: Session) -> None:

@@ -93,7 +93,6 @@ class _First:
     answer: Answer
 
 
-# Made but once: to build a statement takes as long as to execute it.
 _FORGET = delete(Row.__table__).where(  # type: ignore[arg-type]
     Row.caller == bindparam("c"), Row.key == bindparam("k")
 )

@@ -43,6 +43,9 @@ _JUST_BELOW = 0.999
 
 _LARGEST = float(2**60)
 
+Expected = tuple[Workload, FloatArray]
+"""Kinds of request still to come, and how many of each."""
+
 
 class BidPrice(Algorithm):
     """Posted marginal prices from the dual of the optimal allocation, solved again and again.
@@ -167,7 +170,8 @@ class BidPrice(Algorithm):
         index = room.first + np.arange(len(room.free))
         start = None if before is None else before.of_slots(before.duals, index)
         draws = self._samples if before is not None else _FIRST * self._samples
-        found = [self._solve(outlook, room, start) for _ in range(draws)]
+        expected = outlook.predictor.expected(outlook.now, room.end)
+        found = [self._solve(outlook, expected, room, start) for _ in range(draws)]
         hours = step / HOUR
         duals: FloatArray = np.mean([each.prices for each in found], axis=0) / hours
         soon: FloatArray = np.mean([each.load for each in found], axis=0)
@@ -185,7 +189,7 @@ class BidPrice(Algorithm):
             first=room.first,
             duals=duals,
             posted=posted,
-            highest=_highest(outlook.predictor.expected(outlook.now, room.end)[0]),
+            highest=_highest(expected[0]),
             stiffness=stiffness,
             ahead=ahead,
             soon=soon,
@@ -195,7 +199,7 @@ class BidPrice(Algorithm):
         if self._steady:
             board = _kept(board, before, outlook, self._curvature)
         else:
-            board = _with_sizes(board, outlook, room.end)
+            board = _with_sizes(board, expected, int(outlook.capacity.max(initial=0)))
         self._boards[outlook.resource] = board
 
     def rates(self, units: int, market: Market) -> IntArray:
@@ -225,9 +229,11 @@ class BidPrice(Algorithm):
             cost += self._local * (displaced(units, market) - cost)
         return cost
 
-    def _solve(self, outlook: Outlook, room: _Room, start: FloatArray | None) -> Clearing:
+    def _solve(
+        self, outlook: Outlook, expected: Expected, room: _Room, start: FloatArray | None
+    ) -> Clearing:
         """Prices of a unit and slot for a sample of the future, and the load soon asked for."""
-        foreseen, weights = outlook.predictor.expected(outlook.now, room.end)
+        foreseen, weights = expected
         drawn = self._random.poisson(_MERGED * weights) / _MERGED
         foreseen, drawn = foreseen.select(drawn > 0), drawn[drawn > 0]
         requests = Workload.concatenate([foreseen, outlook.flexible])
@@ -291,14 +297,12 @@ def _kept(board: _Board, before: _Board | None, outlook: Outlook, curvature: flo
     )
 
 
-def _with_sizes(board: _Board, outlook: Outlook, until: int) -> _Board:
+def _with_sizes(board: _Board, expected: Expected, capacity: int) -> _Board:
     """The board, which also knows what units are worth by how many are free, if that matters."""
-    expected, weights = outlook.predictor.expected(outlook.now, until)
-    capacity = int(outlook.capacity.max(initial=0))
-    sizes = importance(expected, weights, capacity)
+    sizes = importance(*expected, capacity)
     if not sizes:
         return board
-    worth = Worth.of(expected, weights, board.duals, board.first, board.step, capacity)
+    worth = Worth.of(*expected, board.duals, board.first, board.step, capacity)
     return replace(board, worth=worth, sizes=sizes)
 
 
