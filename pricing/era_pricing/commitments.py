@@ -1,4 +1,4 @@
-"""Re-planning: early starts, and making room for a bid that does not fit."""
+"""Deciding on a bid, and re-planning: early starts, and making room for what does not fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from era_pricing.books import Books
 from era_pricing.moving import Openings, at_start
 from era_pricing.nearby import overlap
 from era_pricing.plan import Span
-from era_pricing.reservations import Placement, Reservation, Window
+from era_pricing.reservations import Decision, Placement, Quote, Reservation, Window
 
 Cost = Callable[[Placement, int], int | None]
 
@@ -153,3 +153,27 @@ def windows(bid: Bid, alternative: Alternative, end: int) -> tuple[Window, ...]:
         Window(request.arrival, int(min(request.deadline, latest)))
         for request in alternative.requests
     )
+
+
+def decide(job_id: str, bid: Bid, quote: Quote, now: int) -> Decision:
+    """Whether a bid takes what is best for it, and the reservation that this would be."""
+    if quote.alternative is None or quote.price is None or quote.end is None:
+        return Decision(False, None, None, quote.reason, quote)
+    alternative = bid.alternatives[quote.alternative]
+    if quote.price > alternative.value_at(quote.end):
+        return Decision(False, quote.price, None, too_dear(quote.price), quote)
+    reservation = Reservation(
+        job_id,
+        quote.placements,
+        now,
+        bid.commitment,
+        windows(bid, alternative, quote.end),
+        bid.overrun,
+        quote.overrun_price,
+    )
+    return Decision(True, quote.price, reservation, None, quote)
+
+
+def too_dear(price: int) -> str:
+    """Why a bid was declined that is worth less than the price."""
+    return f"the cheapest start costs {price} micro-credits, more than the value"

@@ -9,7 +9,7 @@ from era_pricing.algorithms.base import Algorithm, EarlyStart
 from era_pricing.arrays import IntArray
 from era_pricing.bids import Bid, ResourceRequest
 from era_pricing.books import Books
-from era_pricing.commitments import Commitments, windows
+from era_pricing.commitments import Commitments, decide, too_dear
 from era_pricing.configurations import Configuration
 from era_pricing.extending import Extending, check
 from era_pricing.inventory import Inventory
@@ -20,6 +20,7 @@ from era_pricing.quoting import Quoter
 from era_pricing.repair import Repair
 from era_pricing.reservations import (
     Allocation,
+    CapacityChange,
     Decision,
     DuplicateReservation,
     Feedback,
@@ -111,8 +112,7 @@ class Era:
         self._extending = Extending(self._books, self._quoter, self._commitments)
         self._overruns = Overruns(self._books)
         self._news = News(self._books, algorithm, priced)
-        self.learn = self._news.learn
-        self.take_moved = self._books.take_moved
+        self.learn, self.take_moved = self._news.learn, self._books.take_moved
         self._clock = clock
         self._latest = 0
         self._begun = -1  # the slot that the algorithm was prepared for
@@ -150,7 +150,7 @@ class Era:
         if job_id in self._books or job_id in self._overruns:
             raise DuplicateReservation(job_id)
         quote = self._quoter.quote(bid, now)
-        decision = self._decide(job_id, bid, quote, now)
+        decision = decide(job_id, bid, quote, now)
         self._news.decided(bid, quote, decision.accepted, now)
         if decision.reservation is not None:
             self._enter(decision.reservation, now)
@@ -223,7 +223,7 @@ class Era:
         bid = Bid.of(quote.menu.request, value, reservation.commitment)
         self._news.decided(bid, quote, taken, now)
         if not taken:
-            return Decision(False, price, None, _too_dear(price), quote)
+            return Decision(False, price, None, too_dear(price), quote)
         self._extending.enter(extended, now)
         self._overruns.check(now)
         return Decision(True, price, extended, None, quote)
@@ -334,30 +334,51 @@ class Era:
         now = self._time(now)
         return tuple(r for r in self._books.reservations.values() if r.end > now)
 
-    def restore(self, reservations: Iterable[Reservation], now: int | None = None) -> None:
+    def restore(
+        self,
+        reservations: Iterable[Reservation],
+        now: int | None = None,
+        capacity: Sequence[CapacityChange] = (),
+        state: bytes | None = None,
+    ) -> None:
         """Replace the plan by the one that `reservations` make up.
 
         Those that have ended are left out, but go on if they have an overrun that has
         not. The capacity is not checked here: the next `update` breaks what does not fit.
+
+        Parameters
+        ----------
+        capacity
+            Changes of the capacity; they break nothing here.
+        state
+            From `take_state`: the algorithm goes on from there, and begins anew without.
 
         Raises
         ------
         DuplicateReservation
             If two have the same job id.
         ValueError
-            If one was made on a grid with another slot length, or is on a node that
-            is not in the inventory.
+            If a capacity change is not valid, one was made on a grid with another slot
+            length, or is on a node that is not in the inventory.
         """
-        now, given = self._advance(now), tuple(reservations)
+        check_changes(self.inventory, capacity)
+        given = tuple(reservations)
+        self._move_on(now)
+        now = self._latest
+        for change in capacity:
+            apply_change(self.inventory, change)
         self._books.rebuild(given, now)
-        self._overruns.reset()
-        for reservation in given:
-            if reservation.end > now:
-                self._overruns.note(reservation)
-            elif reservation.end + reservation.overrun > now:
-                self._overruns.begin(reservation, now)
+        self._overruns.rebuild(given, now)
         self._unchecked = True
+        self._news.resume(state)
         self._news.slot_begins(now)  # what was learned elsewhere counts from now on
+
+    def take_state(self) -> bytes | None:
+        """What the algorithm has worked out since this was last asked; None if nothing.
+
+        With it `restore` lets prices go on as they are in another process.
+        """
+        return self._news.take_state()
 
     def prices(
         self, configuration: str, first: int, count: int, now: int | None = None
@@ -477,24 +498,3 @@ class Era:
                 self._commitments.make_room(span, now)
         self._books.insert(reservation, now)
         self._overruns.check(now)
-
-    def _decide(self, job_id: str, bid: Bid, quote: Quote, now: int) -> Decision:
-        if quote.alternative is None or quote.price is None or quote.end is None:
-            return Decision(False, None, None, quote.reason, quote)
-        alternative = bid.alternatives[quote.alternative]
-        if quote.price > alternative.value_at(quote.end):
-            return Decision(False, quote.price, None, _too_dear(quote.price), quote)
-        reservation = Reservation(
-            job_id,
-            quote.placements,
-            now,
-            bid.commitment,
-            windows(bid, alternative, quote.end),
-            bid.overrun,
-            quote.overrun_price,
-        )
-        return Decision(True, quote.price, reservation, None, quote)
-
-
-def _too_dear(price: int) -> str:
-    return f"the cheapest start costs {price} micro-credits, more than the value"

@@ -31,6 +31,7 @@ class News:
         self._algorithm = algorithm
         self._priced = tuple(priced)
         self._prepares = type(algorithm).prepare is not Algorithm.prepare
+        self._prepared = False
         self._settles = type(algorithm).settle is not Algorithm.settle
         self._observers = [
             each for each in priced if type(each.predictor).observe is not Predictor.observe
@@ -50,6 +51,17 @@ class News:
                 if not self._algorithm.due(priced.name, now):
                     continue
                 self._algorithm.prepare(self._outlook(priced, now))
+                self._prepared = True
+
+    def take_state(self) -> bytes | None:
+        """See `Era.take_state`."""
+        prepared, self._prepared = self._prepared, False
+        return self._algorithm.state() if prepared else None
+
+    def resume(self, state: bytes | None) -> None:
+        """Let the algorithm go on from a state, or begin anew."""
+        self._prepared = False
+        self._algorithm.resume(state)
 
     def decided(self, bid: Bid, quote: Quote, taken: bool, now: int) -> None:
         """Report an offer to the algorithm, and the request to the predictors."""

@@ -68,9 +68,14 @@ class Overruns:
         if reservation.overrun:
             heapq.heappush(self._coming, (reservation.end, reservation.job_id))
 
-    def reset(self) -> None:
-        """Forget all of them."""
+    def rebuild(self, reservations: Iterable[Reservation], now: int) -> None:
+        """Forget all, and note these; those that have ended go on from now."""
         self._coming, self._active, self._ended = [], {}, {}
+        for reservation in reservations:
+            if reservation.end > now:
+                self.note(reservation)
+            elif reservation.end + reservation.overrun > now:
+                self.begin(reservation, now)
 
     def begin(self, reservation: Reservation, now: int) -> None:
         """Let a reservation that has ended go on from now."""

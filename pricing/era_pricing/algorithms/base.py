@@ -230,3 +230,14 @@ class Algorithm(ABC):
 
     def prepare(self, outlook: Outlook) -> None:  # noqa: B027 - optional to override
         """Hear that a slot has begun, once for each priced resource; nothing by default."""
+
+    def state(self) -> bytes | None:
+        """What it has worked out in `prepare`, for `resume`; None if nothing, as by default."""
+        return None
+
+    def resume(self, state: bytes | None) -> None:  # noqa: B027 - optional to override
+        """Go on from a `state`, of this process or another; does nothing by default.
+
+        Without one, or with one that it can't use, such as one of another algorithm or
+        version, the algorithm begins anew.
+        """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from era_pricing.algorithms.base import Algorithm, EarlyStart, Market, Outlook
 from era_pricing.algorithms.basic_econ import displaced
+from era_pricing.algorithms.board import Board, Room, pack, unpack
 from era_pricing.algorithms.worth import Worth, importance
 from era_pricing.arrays import FloatArray, IntArray, rounded_up
 from era_pricing.relaxation import Clearing, clear
@@ -28,9 +29,6 @@ _SPREAD = 0.1
 
 _STEEPEST = 2.0
 """Most that the curvature is multiplied by where demand gives way less than that."""
-
-_REMEMBERED = 0.9
-"""Share of what bookings were ahead by that still counts at the next solution."""
 
 _USUAL = 0.6
 """Share of a slot promised at which it costs its dual where prices are steady."""
@@ -154,8 +152,9 @@ class BidPrice(Algorithm):
         self._lookahead = int(lookahead)
         self._samples = int(samples)
         self._steady = bool(steady)
-        self._random = np.random.default_rng(seed)
-        self._boards: dict[str, _Board] = {}
+        self._seed = int(seed)
+        np.random.default_rng(self._seed)  # which says what is wrong with it
+        self._boards: dict[str, Board] = {}
 
     def due(self, resource: str, now: int) -> bool:
         """Whether an interval has passed since the last solution."""
@@ -166,12 +165,16 @@ class BidPrice(Algorithm):
         """Solve again."""
         step = outlook.grid.slots_for(self._interval) * outlook.grid.slot
         before = self._boards.get(outlook.resource)
-        room = _Room.of(outlook, step, -(-self._lookahead // step))
+        if before is not None and before.step != step:
+            before = None  # worked out for other slots
+        room = Room.of(outlook, step, -(-self._lookahead // step))
         index = room.first + np.arange(len(room.free))
         start = None if before is None else before.of_slots(before.duals, index)
         draws = self._samples if before is not None else _FIRST * self._samples
         expected = outlook.predictor.expected(outlook.now, room.end)
-        found = [self._solve(outlook, expected, room, start) for _ in range(draws)]
+        # From slot and seed alone: after a restart the same futures are drawn.
+        random = np.random.default_rng([self._seed, room.first])
+        found = [self._solve(outlook, expected, room, start, random) for _ in range(draws)]
         hours = step / HOUR
         duals: FloatArray = np.mean([each.prices for each in found], axis=0) / hours
         soon: FloatArray = np.mean([each.load for each in found], axis=0)
@@ -184,7 +187,7 @@ class BidPrice(Algorithm):
             ahead = before.ahead_by(index, outlook)
         posted = duals * np.exp(self._tracking * ahead)
         foreseen = outlook.promised[: room.end // outlook.grid.slot - outlook.first]
-        board = _Board(
+        board = Board(
             step=step,
             first=room.first,
             duals=duals,
@@ -193,7 +196,8 @@ class BidPrice(Algorithm):
             stiffness=stiffness,
             ahead=ahead,
             soon=soon,
-            slot=outlook.first,
+            since=outlook.first * outlook.grid.slot,
+            slot=outlook.grid.slot,
             promised_then=foreseen,
         )
         if self._steady:
@@ -201,6 +205,18 @@ class BidPrice(Algorithm):
         else:
             board = _with_sizes(board, expected, int(outlook.capacity.max(initial=0)))
         self._boards[outlook.resource] = board
+
+    def state(self) -> bytes | None:
+        """The prices posted, and what they were worked out for."""
+        return pack(self._boards, self._kind) if self._boards else None
+
+    def resume(self, state: bytes | None) -> None:
+        """Go on from prices posted before."""
+        self._boards = {} if state is None else unpack(state, self._kind)
+
+    @property
+    def _kind(self) -> str:
+        return f"{'steady' if self._steady else 'free'} {self._interval}"
 
     def rates(self, units: int, market: Market) -> IntArray:
         """See `Algorithm.rates`; rounded up, so that splitting never pays."""
@@ -215,10 +231,10 @@ class BidPrice(Algorithm):
             cost += sizes * (whole - cost)
         return rounded_up(np.minimum(cost, _LARGEST))
 
-    def _smooth(self, board: _Board, units: int, market: Market) -> FloatArray:
+    def _smooth(self, board: Board, units: int, market: Market) -> FloatArray:
         """Price of the units where sizes do not matter."""
         capacity = np.maximum(market.capacity, 1).astype(np.float64)
-        since = market.staying(units) - board.promised(market.times // market.slot)
+        since = market.staying(units) - board.promised(market.times)
         posted = board.of_slots(board.posted, market.times // board.step)
         posted = posted * np.exp(self._curvature * board.stiffness * since / capacity)
         low = float(market.price_floor)
@@ -230,11 +246,16 @@ class BidPrice(Algorithm):
         return cost
 
     def _solve(
-        self, outlook: Outlook, expected: Expected, room: _Room, start: FloatArray | None
+        self,
+        outlook: Outlook,
+        expected: Expected,
+        room: Room,
+        start: FloatArray | None,
+        random: np.random.Generator,
     ) -> Clearing:
         """Prices of a unit and slot for a sample of the future, and the load soon asked for."""
         foreseen, weights = expected
-        drawn = self._random.poisson(_MERGED * weights) / _MERGED
+        drawn = random.poisson(_MERGED * weights) / _MERGED
         foreseen, drawn = foreseen.select(drawn > 0), drawn[drawn > 0]
         requests = Workload.concatenate([foreseen, outlook.flexible])
         weights = np.concatenate((drawn, np.ones(len(outlook.flexible))))
@@ -280,7 +301,7 @@ def _highest(foreseen: Workload) -> float:
     return float(rates.max()) * HOUR * _JUST_BELOW
 
 
-def _kept(board: _Board, before: _Board | None, outlook: Outlook, curvature: float) -> _Board:
+def _kept(board: Board, before: Board | None, outlook: Outlook, curvature: float) -> Board:
     """The board up to the horizon, where slots keep the prices they came into view with."""
     slots = outlook.first + np.arange(len(outlook.capacity))
     index = np.arange(board.first, slots[-1] * outlook.grid.slot // board.step + 1)
@@ -297,7 +318,7 @@ def _kept(board: _Board, before: _Board | None, outlook: Outlook, curvature: flo
     )
 
 
-def _with_sizes(board: _Board, expected: Expected, capacity: int) -> _Board:
+def _with_sizes(board: Board, expected: Expected, capacity: int) -> Board:
     """The board, which also knows what units are worth by how many are free, if that matters."""
     sizes = importance(*expected, capacity)
     if not sizes:
@@ -317,99 +338,3 @@ def _stretch(requests: Workload, durations: IntArray) -> Workload:
         durations,
         value,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Room:
-    """Mean units, in slots of `step` seconds from `first` on, that are not promised for good."""
-
-    step: int
-    first: int
-    free: FloatArray
-
-    @classmethod
-    def of(cls, outlook: Outlook, step: int, most: int) -> _Room:
-        """At most `most` slots; of the running one only what is left of it."""
-        per = step // outlook.grid.slot
-        first = outlook.now // step
-        gone = outlook.first - first * per
-        count = min(most, -(-(len(outlook.capacity) + gone) // per))
-        left = np.maximum(outlook.capacity - outlook.firm, 0)[: count * per - gone]
-        free = np.zeros(count * per)
-        free[gone : gone + len(left)] = left
-        return cls(step, first, free.reshape(count, per).mean(axis=1))
-
-    @property
-    def end(self) -> int:
-        """UTC seconds."""
-        return (self.first + len(self.free)) * self.step
-
-
-@dataclass(frozen=True, eq=False)
-class _Board:
-    """The prices posted, by slot of `step` seconds from `first` on, micro-credits per hour.
-
-    Parameters
-    ----------
-    step, first
-        Seconds, and the absolute index of the first slot.
-    duals, posted : FloatArray
-        As solved, and as corrected by bookings ahead or behind.
-    highest : float
-        Most that a unit costs.
-    stiffness
-        How little demand gives way to dearer prices, 1 for widely spread values: prices
-        rise in proportion as units are promised.
-    ahead, soon : FloatArray
-        By what share of the capacity bookings are ahead of those foreseen, and the
-        units foreseen to be booked before the next solution.
-    slot, promised_then : int, IntArray
-        What was promised when it was posted, by slot of the pool from `slot` on.
-    sizes, worth : float, Worth or None
-        How much the sizes of requests matter, 0 to 1, and what they make units worth.
-    """
-
-    step: int
-    first: int
-    duals: FloatArray
-    posted: FloatArray
-    highest: float
-    stiffness: float
-    ahead: FloatArray
-    soon: FloatArray
-    slot: int
-    promised_then: IntArray
-    sizes: float = 0.0
-    worth: Worth | None = None
-
-    def of_slots(self, prices: FloatArray, index: IntArray) -> FloatArray:
-        """Prices of slots by absolute index; beyond the last ones those of the last day again."""
-        return prices[self.rows(index, len(prices))]
-
-    def rows(self, index: IntArray, n: int) -> IntArray:
-        """Where slots are, by absolute index, in a list of n that begins with `first`."""
-        day = max(min(DAY // self.step, n), 1)
-        at = np.maximum(index - self.first, 0)
-        return np.where(at < n, at, n - day + (at - n) % day)
-
-    def promised(self, slots: IntArray) -> IntArray:
-        """Units promised in slots of the pool that the prices take into account."""
-        units = np.zeros(len(slots), dtype=np.int64)
-        at = slots - self.slot
-        known = (at >= 0) & (at < len(self.promised_then))
-        units[known] = self.promised_then[at[known]]
-        return units
-
-    def ahead_by(self, index: IntArray, outlook: Outlook) -> FloatArray:
-        """`ahead` for the next board, which has the slots of these absolute indices."""
-        per = self.step // outlook.grid.slot
-        slots = np.arange(index[0] * per, (index[-1] + 1) * per)
-        at = np.clip(slots - outlook.first, 0, len(outlook.promised) - 1)
-        booked = (outlook.promised[at] - self.promised(slots)).reshape(-1, per).mean(axis=1)
-        capacity = np.maximum(outlook.capacity[at].reshape(-1, per).mean(axis=1), 1)
-        # What came into view since has no past.
-        row = index - self.first
-        seen = row < len(self.soon)
-        row = np.where(seen, row, 0)
-        surplus = _REMEMBERED * self.ahead[row] + (booked - self.soon[row]) / capacity
-        return np.where(seen, surplus, 0.0)
