@@ -34,6 +34,8 @@ pytestmark = pytest.mark.slow
 GPUS, SLOT, GRANT, CREDIT = 4, 300, 3, 1_000_000
 SLOTS = 12
 """Everything happens in so many slots, tomorrow: there the clock changes nothing."""
+ROUNDS, ENOUGH = 5, 3
+"""At most so many rounds are played, until everything has happened so often."""
 
 
 @dataclass
@@ -344,19 +346,28 @@ def small_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]
         yield running
 
 
+def rarest() -> int:
+    """How often what matters has happened, of that which has happened least."""
+    return min(Histories.seen[each] for each in ("accepted", "extended", "declined"))
+
+
 def test_the_service_does_what_the_model_does(small_pool: RunningHub) -> None:
     Histories.hub = small_pool
     Histories.tokens = {"admin": small_pool.user_token("admin")}
     Histories.seen = Counter()
-    run_state_machine_as_test(
-        Histories,
-        settings=settings(
-            max_examples=12,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-    assert min(Histories.seen[each] for each in ("accepted", "extended", "declined")) >= 3
+    # Each history has some of the rules only: perhaps nobody extends in a dozen of them.
+    for _ in range(ROUNDS):
+        run_state_machine_as_test(
+            Histories,
+            settings=settings(
+                max_examples=12,
+                stateful_step_count=25,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        if rarest() >= ENOUGH:
+            break
+    assert rarest() >= ENOUGH
     with AdminClient(f"{small_pool.url}services/era", Histories.tokens["admin"]) as admin:
         assert admin.books().findings == []
