@@ -27,8 +27,12 @@ export function hatching(id) {
  */
 export function node(name, attributes) {
   const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
-  return /** @type {SVGElement} */ (element);
+  for (const [key, value] of Object.entries(attributes)) {
+    // A page's policy may forbid the attribute `style`, but not this.
+    if (key === "style") element.style.cssText = String(value);
+    else element.setAttribute(key, String(value));
+  }
+  return element;
 }
 
 /**

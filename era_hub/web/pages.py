@@ -20,7 +20,7 @@ TEMPLATES = Environment(
     undefined=StrictUndefined,
 )
 POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'self'; img-src 'self' data:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 
