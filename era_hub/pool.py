@@ -98,8 +98,8 @@ class Pool(LoggingConfigurable):
     ).tag(config=True)
 
     algorithm = Unicode(
-        "basic-econ",
-        help="Prices and schedules bids: `basic-econ`, `bid-price`, `exponential`, `first-fit`, "
+        "bid-price",
+        help="Prices and schedules bids: `bid-price`, `basic-econ`, `exponential`, `first-fit`, "
         "`on-demand`, or another plug-in of the entry-point group `era.algorithms`.",
     ).tag(config=True)
 
@@ -108,8 +108,7 @@ class Pool(LoggingConfigurable):
 
         Example::
 
-            c.Pool.algorithm = "bid-price"
-            c.Pool.algorithm_options = {"curvature": 2}
+            c.Pool.algorithm_options = {"steady": True}
         """,
     ).tag(config=True)
 

@@ -18,6 +18,7 @@ from ..changes import Change, Changes
 from ..clouds.base import Node
 from ..models import Kind
 from ..store.database import Database
+from ..store.demand import keep_state, kept_state
 from ..store.election import NotLeading
 from ..store.tables import Reservation
 from ..store.versions import Missing, Stale
@@ -126,6 +127,7 @@ class PoolState:
                 try:
                     yield session
                     self.store_moved(session, self.era.take_moved())
+                    self._keep_prices(session)
                 finally:
                     self._here.session = None
         except UNCHANGED:
@@ -173,12 +175,11 @@ class PoolState:
         with self.database.session.begin() as session:
             terms = Terms.of(session, self.pool, self.configured_limits)
             made = [records.promise(row, self.era.resource) for row in session.scalars(query)]
+            state = kept_state(session, self.pool)
         self._know(made)
-        # An empty plan breaks no promise while the capacity changes. What the capacity does
-        # not allow is found by the next update, so by `honour`.
-        self.era.restore([])
-        self.sell_on(terms, made)
-        self.era.restore(made)
+        # What the capacity does not allow is found by the next update, so by `honour`.
+        changed = self._set_terms(terms, made)
+        self.era.restore(made, capacity=changed, state=state)
 
     def store_moved(self, session: Session, moved: Iterable[Promise]) -> list[Reservation]:
         """Let the rows of reservations that the engine has moved say so."""
@@ -191,24 +192,27 @@ class PoolState:
                 found.append(row)
         return found
 
-    def sell_on(self, terms: Terms, made: Iterable[Promise] | None = None) -> UpdateResult:
-        """Let the engine sell on these terms; what this breaks and moves.
+    def _keep_prices(self, session: Session) -> None:
+        state = self.era.take_state()
+        if state is not None:
+            keep_state(session, self.pool, state, self.clock())
+            self.note_change(Change("prices"))
 
-        Parameters
-        ----------
-        made : iterable of Promise, optional
-            What is promised, if the engine does not know that yet.
-        """
+    def sell_on(self, terms: Terms) -> UpdateResult:
+        """Let the engine sell on these terms; what this breaks and moves."""
+        changed = self._set_terms(terms, self.era.reservations(self.clock()))
+        return self.era.update(Feedback(changed), self.clock())
+
+    def _set_terms(self, terms: Terms, made: Iterable[Promise]) -> list[CapacityChange]:
+        """Sell at these terms' prices; how the capacity differs from what the engine knows."""
         self.for_sale = max(self.size - terms.held_back, 0)
         self.era.limit_prices(terms.floor, terms.ceiling)
-        known = self.era.reservations(self.clock()) if made is None else made
         by_node: dict[str | None, list[CapacityChange]] = {}
-        for each in self.capacity_on(terms, known):
+        for each in self.capacity_on(terms, made):
             by_node.setdefault(each.node, []).append(each)
         old, self._capacity = self._capacity, by_node
         # A cluster has many nodes, of which few change at a time.
-        new = [each for node, it in by_node.items() if old.get(node) != it for each in it]
-        return self.era.update(Feedback(new), self.clock())
+        return [each for node, it in by_node.items() if old.get(node) != it for each in it]
 
     def capacity_on(self, terms: Terms, made: Iterable[Promise]) -> list[CapacityChange]:
         """What each node has to sell on these terms, with so much promised."""

@@ -1,4 +1,4 @@
-"""What people asked for, kept so that a restart does not forget what was learned."""
+"""What prices have been learned from, kept so that a restart does not forget it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from era_pricing.predictors import SeenRequest
 
 from .bulk import gather, plain
-from .tables import SeenBid
+from .tables import AlgorithmState, SeenBid
 
 KEPT = 8 * 7 * 86_400
 """Seconds for which requests are kept: as long as the predictors remember them."""
@@ -72,3 +72,14 @@ class Demand:
 
 def _seen(row: SeenBid) -> SeenRequest:
     return SeenRequest(**{name: getattr(row, name) for name in FIELDS})
+
+
+def keep_state(session: Session, pool: str, state: bytes, now: int) -> None:
+    """Keep what a pool's algorithm has worked out."""
+    session.merge(AlgorithmState(pool=pool, at=now, state=state))
+
+
+def kept_state(session: Session, pool: str) -> bytes | None:
+    """What a pool's algorithm has worked out; None if nothing."""
+    row = session.get(AlgorithmState, pool)
+    return None if row is None else row.state

@@ -328,6 +328,16 @@ class SeenBid(Base):
     price: Mapped[int | None]
 
 
+class AlgorithmState(Base):
+    """What a pool's algorithm has worked out, so that prices are the same after a restart."""
+
+    __tablename__ = "algorithm_states"
+
+    pool: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[int]
+    state: Mapped[bytes]
+
+
 class Answer(Base):
     """The first answer to a call with an Idempotency-Key: the same again gets the same."""
 

@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from era_hub import models
+from era_hub.admin_models import CreditsWithdrawal
 from era_hub.client import EraClient, EraError
+from era_hub.client.admin import AdminClient
 from tests.running_hub import RunningHub, until
 
 MILLION = 1_000_000
@@ -246,8 +248,12 @@ def test_a_declined_bid_is_an_answer(owner: EraClient) -> None:
     assert outcome.reservation is None
 
 
-def test_more_than_the_account_holds_is_declined(owner: EraClient) -> None:
-    outcome = owner.reserve(
+def test_more_than_the_account_holds_is_declined(hub: RunningHub) -> None:
+    poor = hub.client("poor")
+    assert poor.account().balance == 100 * MILLION
+    with AdminClient(f"{hub.url}services/era", hub.user_token("admin")) as admin:
+        admin.withdraw(CreditsWithdrawal(kind="user", name="poor", amount=99 * MILLION))
+    outcome = poor.reserve(
         notebook(
             configuration="gpu-8", duration="10h", deadline=tomorrow(hours=11), value=900 * MILLION
         )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from era_hub.market import Conflict, Market, NotFound
 from era_hub.models import JobState, Kind, QuoteRequest, State, format_credits
 from era_hub.store.ledger import Ledger
-from era_hub.store.tables import Entry, Job, Reservation, Transaction
+from era_hub.store.tables import AlgorithmState, Entry, Job, Reservation, Transaction
 from era_hub.views import when
 from era_pricing import BidError
 from tests.era_hub.small_market import (
@@ -623,6 +624,29 @@ def test_a_restart_gives_the_same_plan(tmp_path: Path, clock: Clock) -> None:
     again.end(short.id, State.COMPLETED)
     assert balances(again.database)["escrow"] == again.statement("bob").held
     assert unbalanced(again.database) == []
+    again.database.close()
+
+
+def test_prices_go_on_after_a_restart(tmp_path: Path, clock: Clock) -> None:
+    """Also where they follow from what was worked out over hours."""
+    market = open_market(tmp_path, clock)
+    for hour in range(6):
+        start = clock.now + 3 * HOUR
+        reserve(market, notebook(gpus=2, arrival=start, deadline=start + 5 * HOUR), f"user{hour}")
+        clock.now += HOUR
+        market.pass_time()
+
+    def prices(market: Market) -> list[int]:
+        return list(map(int, market.era.prices("gpu-4", clock.now, DAY_AHEAD)))
+
+    shown = prices(market)
+    market.database.close()
+    again = open_market(tmp_path, clock)
+    assert prices(again) == shown
+    with again.database.session.begin() as session:
+        session.execute(delete(AlgorithmState))
+    again.rebuild()
+    assert prices(again) != shown
     again.database.close()
 
 

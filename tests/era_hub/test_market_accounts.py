@@ -291,6 +291,7 @@ class Heard(Changes):
 
 
 def test_changes_are_told_when_they_are_committed(market: Market) -> None:
+    market.pass_time()  # what is worked out for a slot is told as well
     market.changes = heard = Heard()
     made = reserve(market, job())
     mine = [Change("reservation", "ann", made.id), Change("job", "ann", made.id)]

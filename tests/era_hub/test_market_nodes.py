@@ -138,17 +138,27 @@ def test_a_job_that_waits_moves_out_of_the_way(market: Market, clock: Clock) -> 
         market.claim(made.id)
 
 
-def test_a_job_starts_early_where_gpus_are_idle(market: Market, clock: Clock) -> None:
-    first, second = (reserve(market, notebook(8, 1), user) for user in ("bob", "eve"))
+@pytest.mark.parametrize(("algorithm", "given_back"), [("basic-econ", 1), ("bid-price", 2)])
+def test_a_job_starts_early_where_gpus_are_idle(
+    tmp_path: Path, clock: Clock, algorithm: str, given_back: int
+) -> None:
+    """By `bid-price` only if they cost no more than later: the last ones may be wanted dearly."""
+    pool: dict[str, Any] = {"cluster": TWO, "configurations": SOLD, "grant": "1000"}
+    pool["algorithm"] = algorithm
+    market = open_market(tmp_path, clock, **pool)
+    held = [reserve(market, notebook(8, 1), user) for user in ("bob", "eve")]
     made = reserve(market, job(8, 1, deadline=DAWN + 6 * HOUR))
     assert made.start.timestamp() == DAWN + HOUR
     clock.now += SLOT
-    market.give_back(first.id)
-    early = market.reservation(made.id)
-    assert early.start.timestamp() == clock.now
+    for number, each in enumerate(held, 1):
+        market.give_back(each.id)
+        early = market.reservation(made.id)
+        moved = number >= given_back
+        assert early.start.timestamp() == (clock.now if moved else DAWN + HOUR)
     assert early.price == made.price
-    market.give_back(second.id)
-    assert promised(restarted(market, clock)) == promised(market)
+    again = market_on(market.database, clock, **pool)
+    assert promised(again) == promised(market)
+    market.database.close()
 
 
 def test_a_preemptible_job_runs_in_parts(market: Market, clock: Clock) -> None:

@@ -53,10 +53,13 @@ def test_the_past_moves_prices_where_the_predictor_learns() -> None:
 
 
 def test_today_is_learned_from_only_when_it_is_over() -> None:
-    assert prices(engine([asked(0, 7)])) == prices(engine())
-    days = [asked(-2, 15), asked(-1, 15)]
-    assert prices(engine([*days, asked(0, 7)])) == prices(engine([*days, asked(0, 5, units=1)]))
-    assert prices(engine([*days, asked(0, 7)])) != prices(engine(days))
+    def learned(*past: SeenRequest) -> list[int]:
+        return prices(engine(list(past), algorithm="basic-econ"))
+
+    assert learned(asked(0, 7)) == learned()
+    days = asked(-2, 15), asked(-1, 15)
+    assert learned(*days, asked(0, 7)) == learned(*days, asked(0, 5, units=1))
+    assert learned(*days, asked(0, 7)) != learned(*days)
 
 
 def test_options_reach_the_plug_ins() -> None:
@@ -71,7 +74,7 @@ def test_options_reach_the_plug_ins() -> None:
     assert np.array_equal(band.low, band.high)
 
 
-@pytest.mark.parametrize("algorithm", ["bid-price", "exponential", "on-demand"])
+@pytest.mark.parametrize("algorithm", ["basic-econ", "exponential", "on-demand"])
 def test_every_algorithm_sells(algorithm: str) -> None:
     era = engine(algorithm=algorithm)
     wanted = ResourceRequest({"gpu-1": 1}, HOUR, DAWN, DAWN + 5 * HOUR)
@@ -109,7 +112,7 @@ def test_starts_far_ahead_cost_more_with_a_penalty() -> None:
         ({"predictor_options": {"half_life": 0}}, r"blend: half_life must be a positive number"),
         ({"predictor_options": {"unsent": 2}}, r"Pool\.predictor_options: blend: unsent must"),
         (
-            {"algorithm_options": {"price": 1}},
+            {"algorithm": "basic-econ", "algorithm_options": {"price": 1}},
             r"Pool\.algorithm_options: basic-econ has no option 'price'; it has none at all",
         ),
         (

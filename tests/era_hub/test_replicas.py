@@ -25,6 +25,7 @@ from era_hub.api import ROUTES
 from era_hub.changes import Change
 from era_hub.client import EraClient
 from era_hub.client.calls import EraError
+from era_hub.market import Market
 from era_hub.models import micro_credits
 from era_hub.plugins import ConfigurationError
 from era_hub.replicas import Follower, forwarding, reachable
@@ -33,6 +34,7 @@ from era_hub.store.database import Database
 from era_hub.store.demand import Demand
 from era_hub.store.election import Forbidden, Leader, Writer, depose, holder
 from era_hub.store.election import leader as who_leads
+from era_pricing import Feedback
 from tests.end_to_end.people import log_in
 from tests.era_hub.small_market import Clock, market_on, notebook
 from tests.era_hub.watched_hub import Stream
@@ -384,6 +386,31 @@ def test_a_followers_predictor_learns_what_the_writers_does(
     assert forecast(1) == forecast(0)
     with databases[0].reader.begin() as session:
         assert follower.seen == Demand(session, "local", "nvidia.com/gpu").newest()
+
+
+def test_a_followers_prices_are_those_that_the_writer_has_worked_out(
+    databases: list[Database], clock: Clock
+) -> None:
+    writers = [Writer(each, "local", "http://127.0.0.1:1") for each in databases]
+    assert writers[0].try_lead()
+    one, two = (
+        market_on(database, clock, writer=writer)
+        for database, writer in zip(databases, writers, strict=True)
+    )
+    follower = Follower(two, writers[1], "second", 0, logging.getLogger())
+
+    def prices(market: Market) -> list[int]:
+        return list(map(int, market.era.prices("gpu-2", clock(), 200)))
+
+    for hour in range(6):
+        one.reserve(f"user{hour}", notebook(6, 2, "90", deadline=clock() + 8 * 3600))
+        clock.now += 3600
+        one.pass_time()
+    # By itself it would come to others.
+    two.era.update(Feedback())
+    assert prices(two) != prices(one)
+    follower.catch_up()
+    assert prices(two) == prices(one)
 
 
 def test_news_come_with_the_commit_in_pieces_or_not_at_all(databases: list[Database]) -> None:
