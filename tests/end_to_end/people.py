@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 import httpx
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
@@ -32,6 +32,19 @@ CHROMIUM_ARGS = [
 
 def launch(playwright: Playwright, chromium: str) -> Browser:
     return playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGS)
+
+
+def faults_of(page: Page) -> list[str]:
+    """A list to which are added the errors of a page's scripts, and what its policy forbids."""
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+
+    def hear(message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            faults.append(message.text)
+
+    page.on("console", hear)
+    return faults
 
 
 def log_in_page(page: Page, hub: RunningHub, user: str) -> None:

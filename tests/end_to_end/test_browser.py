@@ -15,7 +15,7 @@ from era_hub import models
 from era_hub.admin_models import CreditsGrant, PayerPolicyRequest
 from era_hub.client.admin import AdminClient
 from era_hub.models import JobState, Kind, State
-from tests.end_to_end.people import launch, log_in_page
+from tests.end_to_end.people import faults_of, launch, log_in_page
 from tests.running_hub import FAST, RunningHub, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,11 +49,10 @@ def page(chromium: str) -> Iterator[Page]:
         browser = launch(playwright, chromium)
         made = browser.new_page(viewport={"width": 1200, "height": 1000})
         made.set_default_timeout(60_000)
-        errors: list[str] = []
-        made.on("pageerror", lambda error: errors.append(str(error)))
+        faults = faults_of(made)
         yield made
         browser.close()
-        assert not errors
+        assert not faults
 
 
 def headline(page: Page) -> str:

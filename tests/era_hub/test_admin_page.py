@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from era_hub.models import ReservationRequest
-from tests.end_to_end.people import launch, log_in, log_in_page
+from tests.end_to_end.people import faults_of, launch, log_in, log_in_page
 from tests.running_hub import RunningHub
 
 PAGE = "services/era/admin"
@@ -82,12 +82,11 @@ def opened(hub: RunningHub, chromium: str) -> Iterator[Page]:
 
 @pytest.fixture
 def page(hub: RunningHub, opened: Page) -> Iterator[Page]:
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
+    faults = faults_of(opened)
     opened.goto(f"{hub.url}{PAGE}")
     expect(opened.locator("#accounts table")).to_be_visible()
     yield opened
-    assert not errors
+    assert not faults
 
 
 def form(page: Page, title: str) -> Locator:
