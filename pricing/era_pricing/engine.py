@@ -28,7 +28,7 @@ from era_pricing.reservations import (
     Reservation,
     UnknownReservation,
     UpdateResult,
-    apply_change,
+    apply_changes,
     check_changes,
     refund,
 )
@@ -60,8 +60,7 @@ class Era:
         The rate of a slot that begins h hours from now is multiplied by
         ``exp(late_penalty * h)``; a ceiling limits it, see `PricedResource.limited`.
     replan
-        Whether jobs that have not begun are moved inside their windows to make room
-        for a bid.
+        Whether jobs that have not begun are moved in their windows to make room for a bid.
     early_start
         When jobs that have not begun, and whose arrival has come, start at once; None
         for what suits the algorithm.
@@ -287,8 +286,7 @@ class Era:
                 released[job_id] = self._release(job_id, now)
             except UnknownReservation:
                 unknown.append(job_id)
-        for change in feedback.capacity:
-            apply_change(self.inventory, change)
+        apply_changes(self.inventory, feedback.capacity)
         broken: dict[str, int] = {}
         if self._books.plan.refresh() or self._unchecked:
             self._unchecked = False
@@ -365,8 +363,7 @@ class Era:
         given = tuple(reservations)
         self._move_on(now)
         now = self._latest
-        for change in capacity:
-            apply_change(self.inventory, change)
+        apply_changes(self.inventory, capacity)
         self._books.rebuild(given, now)
         self._overruns.rebuild(given, now)
         self._unchecked = True
@@ -454,7 +451,10 @@ class Era:
         """The time of a question; moves time on only as far as the clock has got."""
         clock = int(self._clock())
         now = max(clock if now is None else int(now), self._latest)
-        return self._advance(now) if now <= clock or now == self._latest else now
+        ahead = now > clock and now != self._latest
+        if not ahead or self._begun < 0:  # before the first slot there are no prices to tell
+            self._advance(clock if ahead else now)
+        return now
 
     def _advance(self, now: int | None) -> int:
         """Move time on, and do what is due when a new slot has begun."""

@@ -474,11 +474,12 @@ def check_changes(inventory: Inventory, changes: Sequence[CapacityChange]) -> No
         inventory.check(node, change.start, change.end, change.resources)
 
 
-def apply_change(inventory: Inventory, change: CapacityChange) -> None:
-    """Change the inventory; a node that is not known joins, without resources so far."""
-    if change.node is not None and change.node not in inventory.nodes:
-        inventory.add_node(change.node, {})
-    inventory.set_capacity(change.node, change.start, change.end, change.resources)
+def apply_changes(inventory: Inventory, changes: Sequence[CapacityChange]) -> None:
+    """Change the inventory; nodes that are not known join, without resources so far."""
+    for change in changes:
+        if change.node is not None and change.node not in inventory.nodes:
+            inventory.add_node(change.node, {})
+        inventory.set_capacity(change.node, change.start, change.end, change.resources)
 
 
 def check_parts(reservation: Reservation, slot: int) -> None:

@@ -103,11 +103,12 @@ def test_an_algorithm_that_is_not_due_is_given_no_outlook():
     assert [outlook.now for outlook in algorithm.outlooks] == [0, 24 * HOUR]
 
 
-def test_a_question_about_the_future_prepares_nothing():
+def test_a_question_about_the_future_prepares_for_the_present_alone():
     algorithm = Listener()
     era = build(algorithm=algorithm)
-    era.quote(ask("gpu", HOUR, 0, 30 * HOUR), now=9 * HOUR)
-    assert algorithm.outlooks == []
+    for hour in (9, 10):
+        era.quote(ask("gpu", HOUR, 0, 30 * HOUR), now=hour * HOUR)
+        assert [outlook.now for outlook in algorithm.outlooks] == [0]
 
 
 def test_an_outlook_separates_what_is_firm_from_what_may_be_moved():

@@ -60,6 +60,12 @@ def test_nobody_expected_means_the_floor():
     assert offer(pool(Foresight(), curvature=0), hour=5) == 10
 
 
+def test_the_first_question_may_be_about_later():
+    """Before the clock has got there, and before anything else has been asked."""
+    era = pool(Foresight(crowd(5, rate=500)), curvature=0)
+    assert offer(era, hour=5, now=HOUR) > 10
+
+
 def test_a_slot_costs_what_the_others_would_pay_for_it():
     era = pool(Foresight(crowd(5, rate=500), crowd(7, rate=900)), curvature=0)
     assert offer(era, hour=5) == pytest.approx(500, rel=0.2)
