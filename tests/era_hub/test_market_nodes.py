@@ -48,9 +48,10 @@ def reserve(market: Market, request: Any, user: str = "ann") -> Reservation:
     return made.reservation
 
 
-def restarted(market: Market, clock: Clock, nodes: tuple[Node, ...] = TWO) -> Market:
+def restarted(market: Market, clock: Clock, nodes: tuple[Node, ...] = TWO, **pool: Any) -> Market:
     """The same pool, as a service sees it that has just started."""
-    again = market_on(market.database, clock, cluster=nodes, configurations=SOLD, grant="1000")
+    pool = {"configurations": SOLD, "grant": "1000", **pool}
+    again = market_on(market.database, clock, cluster=nodes, **pool)
     again.honour()
     return again
 
@@ -143,9 +144,9 @@ def test_a_job_starts_early_where_gpus_are_idle(
     tmp_path: Path, clock: Clock, algorithm: str, given_back: int
 ) -> None:
     """By `bid-price` only if they cost no more than later: the last ones may be wanted dearly."""
-    pool: dict[str, Any] = {"cluster": TWO, "configurations": SOLD, "grant": "1000"}
-    pool["algorithm"] = algorithm
-    market = open_market(tmp_path, clock, **pool)
+    market = open_market(
+        tmp_path, clock, cluster=TWO, configurations=SOLD, grant="1000", algorithm=algorithm
+    )
     held = [reserve(market, notebook(8, 1), user) for user in ("bob", "eve")]
     made = reserve(market, job(8, 1, deadline=DAWN + 6 * HOUR))
     assert made.start.timestamp() == DAWN + HOUR
@@ -156,8 +157,7 @@ def test_a_job_starts_early_where_gpus_are_idle(
         moved = number >= given_back
         assert early.start.timestamp() == (clock.now if moved else DAWN + HOUR)
     assert early.price == made.price
-    again = market_on(market.database, clock, **pool)
-    assert promised(again) == promised(market)
+    assert promised(restarted(market, clock, algorithm=algorithm)) == promised(market)
     market.database.close()
 
 

@@ -74,7 +74,7 @@ def test_options_reach_the_plug_ins() -> None:
     assert np.array_equal(band.low, band.high)
 
 
-@pytest.mark.parametrize("algorithm", ["basic-econ", "exponential", "on-demand"])
+@pytest.mark.parametrize("algorithm", ["basic-econ", "bid-price", "exponential", "on-demand"])
 def test_every_algorithm_sells(algorithm: str) -> None:
     era = engine(algorithm=algorithm)
     wanted = ResourceRequest({"gpu-1": 1}, HOUR, DAWN, DAWN + 5 * HOUR)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from era_pricing import Bid, Era, Feedback, Prior
+from era_pricing import Bid, Era, Feedback
 from era_pricing.algorithms import BidPrice
 from tests.pricing.small_pool import HOUR, RICH, ask, build
 
 NOW = 6 * HOUR
 
 
-def pool(predictor: Prior | None = None, **options: object) -> Era:
-    options = {"interval": HOUR, **options}
-    predictor = predictor or Prior(max_price=840, peak_demand=6)
-    return build(algorithm=BidPrice(**options), predictor=predictor)
+def pool(**options: object) -> Era:
+    return build(algorithm=BidPrice(**{"interval": HOUR, **options}))
 
 
 def after_six_hours(**options: object) -> Era:
