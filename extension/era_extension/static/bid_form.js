@@ -75,7 +75,7 @@ export function bidForm({ submit, changed }) {
     field("The most you will pay", value,
       "In credits. You pay the market's price, whatever you write here; so write what it is worth to you."),
     field("Its start", commitment,
-      "What may move starts early if GPUs are idle. What may pause is cheaper, and must go on from checkpoints."),
+      "What may move can start early if GPUs are idle. What may pause is cheaper, and must go on from checkpoints."),
     payerField, total, h("div", { class: "era-row" }, button), reply);
 
   /** @type {Prices|null} */
