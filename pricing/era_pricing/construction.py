@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, Final, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -64,9 +65,13 @@ def construct(plugin: type[T], facts: Facts, options: Mapping[str, Any]) -> T:
         If a parameter without a default is in neither of them; if several are, the
         history is named first, since no option can stand for it.
     ValueError, TypeError
-        If the plug-in refuses what it is given.
+        If an option is no number, or neither true nor false, where its parameter is
+        annotated so, or if the plug-in refuses what it is given.
     """
     wanted = parameters(plugin)
+    for name, option in options.items():
+        if name in wanted:
+            _check_kind(name, wanted[name].annotation, option)
     missing = [
         name
         for name, parameter in wanted.items()
@@ -76,3 +81,17 @@ def construct(plugin: type[T], facts: Facts, options: Mapping[str, Any]) -> T:
         raise MissingParameter(HISTORY if HISTORY in missing else missing[0])
     given = {name: facts[name]() for name in wanted if name in facts and name not in options}
     return plugin(**given, **options)
+
+
+def _check_kind(name: str, annotation: Any, option: Any) -> None:
+    """Raise ValueError if an option has another type than a plain annotation asks for."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    kinds = {kind.strip() for kind in text.split("|")}
+    plain = kinds - {"None"}
+    if option is None and "None" in kinds:
+        return
+    if plain == {"bool"} and not isinstance(option, bool):
+        raise ValueError(f"{name} must be true or false, got {option!r}")
+    number = isinstance(option, Real) and not isinstance(option, bool)
+    if plain and plain <= {"int", "float"} and not number:
+        raise ValueError(f"{name} must be a number, got {option!r}")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from era_pricing import BasicEcon, Prior
+from era_pricing.algorithms import BidPrice
 from era_pricing.construction import MissingParameter, construct, options_of
 from era_pricing.predictors import LP, Blend
 
@@ -46,6 +47,25 @@ def test_what_is_missing_is_named_the_history_first(facts: Any, missing: str) ->
 def test_what_a_plugin_refuses_is_passed_on() -> None:
     with pytest.raises(ValueError, match="peak_demand must be 0 or more"):
         construct(Prior, {"max_price": lambda: 1}, {"peak_demand": -1})
+
+
+@pytest.mark.parametrize(
+    ("plugin", "option", "wanted"),
+    [
+        (BidPrice, {"curvature": "steep"}, "curvature must be a number, got 'steep'"),
+        (BidPrice, {"lookahead": "5d"}, "lookahead must be a number, got '5d'"),
+        (BidPrice, {"samples": True}, "samples must be a number, got True"),
+        (BidPrice, {"steady": "yes"}, "steady must be true or false, got 'yes'"),
+        (BidPrice, {"steady": None}, "steady must be true or false, got None"),
+    ],
+)
+def test_an_option_of_the_wrong_type_is_named(plugin: Any, option: Any, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        construct(plugin, {}, option)
+
+
+def test_none_is_an_option_where_the_parameter_says_so() -> None:
+    assert isinstance(construct(BidPrice, {}, {"lookahead": None}), BidPrice)
 
 
 def test_options_are_the_parameters_that_a_setting_can_stand_for() -> None:

@@ -39,6 +39,12 @@ _OWN = 1.0
 _JUST_BELOW = 0.999
 """Share of the highest value foreseen that a unit costs at most: rounding turns nobody away."""
 
+_NEAREST, _FARTHEST = 3 * DAY, 14 * DAY
+"""Least and most that is looked ahead by itself."""
+
+_WHOLE = 0.9
+"""Share of the work foreseen whose windows are then looked at to their end."""
+
 _LARGEST = float(2**60)
 
 Expected = tuple[Workload, FloatArray]
@@ -75,7 +81,8 @@ class BidPrice(Algorithm):
       of `Worth`, which does: the more, the larger they are.
 
     No unit costs less than the price floor nor more than the ceiling. Beyond
-    `lookahead` its last day is repeated.
+    `lookahead` its last day is repeated. It has to reach as far as bookings do: who can
+    wait for a week seems to be in a hurry to those who look three days ahead.
 
     Parameters
     ----------
@@ -93,7 +100,9 @@ class BidPrice(Algorithm):
         Seconds between two solutions, and the length of the slots they are for;
         rounded up to whole slots of the pool.
     lookahead
-        How far ahead requests are foreseen, seconds; at least a day.
+        How far ahead requests are foreseen, seconds; at least a day. None: so far that
+        nine tenths of the work foreseen lie in windows that end within it, to the
+        nearest day, from three to fourteen.
     samples
         Samples drawn for each solution.
     steady
@@ -127,7 +136,7 @@ class BidPrice(Algorithm):
         tracking: float = 1.5,
         smoothing: float = 0.7,
         interval: int = 1800,
-        lookahead: int = 3 * DAY,
+        lookahead: int | None = None,
         samples: int = 1,
         steady: bool = False,
         seed: int = 0,
@@ -139,8 +148,8 @@ class BidPrice(Algorithm):
             raise ValueError(f"local must be from 0 to 1, got {local!r}")
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must be 0 or more and below 1, got {smoothing!r}")
-        if not lookahead >= DAY:
-            raise ValueError(f"lookahead must be {DAY} seconds or more, got {lookahead!r}")
+        if lookahead is not None and not lookahead >= DAY:
+            raise ValueError(f"lookahead must be {DAY} seconds or more, or None; got {lookahead!r}")
         for name, number in (("interval", interval), ("samples", samples)):
             if isinstance(number, bool) or int(number) != number or number < 1:
                 raise ValueError(f"{name} must be a whole number of 1 or more, got {number!r}")
@@ -149,7 +158,7 @@ class BidPrice(Algorithm):
         self._tracking = float(tracking)
         self._smoothing = float(smoothing)
         self._interval = int(interval)
-        self._lookahead = int(lookahead)
+        self._lookahead = None if lookahead is None else int(lookahead)
         self._samples = int(samples)
         self._steady = bool(steady)
         self._seed = int(seed)
@@ -167,7 +176,8 @@ class BidPrice(Algorithm):
         before = self._boards.get(outlook.resource)
         if before is not None and before.step != step:
             before = None  # worked out for other slots
-        room = Room.of(outlook, step, -(-self._lookahead // step))
+        lookahead = self._lookahead or _reach(outlook)
+        room = Room.of(outlook, step, -(-lookahead // step))
         index = room.first + np.arange(len(room.free))
         start = None if before is None else before.of_slots(before.duals, index)
         draws = self._samples if before is not None else _FIRST * self._samples
@@ -273,6 +283,18 @@ class BidPrice(Algorithm):
             counted=new & (requests.submitted < outlook.now + room.step),
             prices=None if start is None else start * (room.step / HOUR),
         )
+
+
+def _reach(outlook: Outlook) -> int:
+    """How far ahead to look, seconds: as far as most bookings of the coming day go."""
+    foreseen, weights = outlook.predictor.expected(outlook.now, outlook.now + DAY)
+    ahead = foreseen.deadline - foreseen.submitted
+    order = np.argsort(ahead)
+    work = np.cumsum((weights * foreseen.units * foreseen.duration)[order])
+    if not len(work):
+        return _NEAREST
+    most = int(ahead[order][np.searchsorted(work, _WHOLE * work[-1])])
+    return min(max(round(most / DAY) * DAY, _NEAREST), _FARTHEST)
 
 
 def _integral(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from era_pricing import Bid, Feedback
+from era_pricing import Bid, Feedback, TimeGrid
 from era_pricing.algorithms import BidPrice
 from era_pricing.predictors import Predictor
 from era_pricing.workload import Workload
@@ -77,6 +77,16 @@ def test_demand_that_can_go_elsewhere_does_not_make_a_slot_dear():
     flexible = (0, 0, 40 * HOUR, 1, 1, 500)
     era = pool(Foresight(flexible), curvature=0)
     assert offer(era, hour=5) < 100
+
+
+@pytest.mark.parametrize(("lookahead", "dear"), [(3 * DAY, True), (None, False), (6 * DAY, False)])
+def test_it_looks_as_far_ahead_as_bookings_go(lookahead, dear):
+    """Three days have no room for all of these, but they can wait for six."""
+    patient = (0, 0, 6 * DAY, 1, 1, 500)
+    grid = TimeGrid(slot=HOUR, horizon=7 * DAY)
+    algorithm = BidPrice(local=0, curvature=0, interval=HOUR, lookahead=lookahead)
+    era = build(grid=grid, algorithm=algorithm, predictor=Foresight(patient, each=400.0))
+    assert (offer(era, hour=5) > 300) is dear
 
 
 def test_what_was_submitted_already_no_longer_counts():
