@@ -208,6 +208,14 @@ class Workload:
         )
 
 
+def every_nth(requests: Workload, weights: FloatArray, most: int) -> tuple[Workload, FloatArray]:
+    """At most `most` kinds of request, evenly chosen; their weights stand for the others too."""
+    if len(requests) <= most:
+        return requests, weights
+    chosen = np.arange(0, len(requests), -(-len(requests) // most))
+    return requests.select(chosen), weights[chosen] * (len(requests) / len(chosen))
+
+
 def _indices(
     rows: npt.NDArray[np.bool_] | IntArray | Sequence[int] | slice,
 ) -> npt.NDArray[np.bool_] | IntArray | slice:

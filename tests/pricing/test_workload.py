@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from era_pricing.bids import MOST_VALUE
-from era_pricing.workload import COLUMNS, Workload, WorkloadError
+from era_pricing.workload import COLUMNS, Workload, WorkloadError, every_nth
 
 GOOD = {
     "submitted": [5, 0, 9],
@@ -191,3 +191,16 @@ def test_rows_survive_a_split_and_a_concatenation(data):
     parts = [workload.select(slice(half)), workload.select(slice(half, None))]
     assert rows(Workload.concatenate(parts)) == rows(workload)
     assert sorted(rows(workload.sorted())) == sorted(rows(workload))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 10, 99])
+def test_every_nth_request_stands_for_the_others_too(most):
+    n = 10
+    workload = Workload(range(n), range(n), [99] * n, range(1, n + 1), [5] * n, [7] * n)
+    chosen, weights = every_nth(workload, np.full(n, 0.5), most)
+    assert 1 <= len(chosen) == len(weights) <= most
+    assert weights.sum() == pytest.approx(0.5 * n)
+    gaps = np.diff(chosen.submitted)
+    assert (gaps == gaps[:1]).all()
+    if most >= n:
+        assert rows(chosen) == rows(workload)

@@ -10,13 +10,13 @@ import numpy as np
 from era_pricing.arrays import FloatArray, IntArray
 from era_pricing.relaxation import allocate
 from era_pricing.timegrid import HOUR
-from era_pricing.workload import Workload
+from era_pricing.workload import Workload, every_nth
 
 _PORTIONS = 128
 """Most columns of a table: larger pools are counted in portions of several units."""
 
 _MOST = 4_000
-"""Most kinds of request gone through; of more, every n-th counts n times."""
+"""Most kinds of request gone through."""
 
 _WIDTH = 0.3
 """How far slots may differ in price and still share a request, relative to the mean price."""
@@ -86,10 +86,9 @@ class Worth:
         """
         table = np.zeros((len(prices), min(capacity, _PORTIONS) + 1))
         portion = capacity / (table.shape[1] - 1)
-        thin = max(-(-len(expected) // _MOST), 1)
-        expected = expected.select(np.arange(0, len(expected), thin))
+        expected, weights = every_nth(expected, weights, _MOST)
         span = first * step, (first + len(prices)) * step
-        requests, rates, chance = _windows(expected, weights[::thin] * thin, span, step, capacity)
+        requests, rates, chance = _windows(expected, weights, span, step, capacity)
         if not len(requests):
             return cls(table, portion)
         width = max(_WIDTH * float(prices.mean()), 1e-9)

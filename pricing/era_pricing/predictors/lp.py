@@ -14,7 +14,7 @@ from era_pricing.predictors.memory import unnamed
 from era_pricing.predictors.record import Pieces, rounded_work
 from era_pricing.relaxation import Relaxation, allocate, solve
 from era_pricing.timegrid import DAY, HOUR
-from era_pricing.workload import Workload
+from era_pricing.workload import Workload, every_nth
 
 _AHEAD = 2 * DAY
 """How much of what is expected after the last request competes with it."""
@@ -58,11 +58,7 @@ class LP(History):
 
     def _cut(self, requests: Workload, weights: FloatArray) -> Iterator[Pieces]:
         now = int(requests.submitted[-1]) + 1
-        later, later_weights = self.expected(now, now + _AHEAD)
-        if len(later) > _RIVALS:
-            chosen = np.arange(0, len(later), -(-len(later) // _RIVALS))
-            later_weights = later_weights[chosen] * (len(later) / len(chosen))
-            later = later.select(chosen)
+        later, later_weights = every_nth(*self.expected(now, now + _AHEAD), _RIVALS)
         everyone = Workload.concatenate([self._earlier, requests, later])
         own = slice(len(self._earlier), len(self._earlier) + len(requests))
         stands_for = np.concatenate((self._earlier_weights, weights, later_weights))
