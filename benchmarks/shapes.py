@@ -96,6 +96,20 @@ SHAPES: Final = (
     Shape("weekends", replace(MIXED, cycle=Cycle(daily=0.8, weekly=0.7))),
     Shape("alike", replace(MIXED, values=Values(sigma=0))),
     Shape("bursts", replace(MIXED, burst=10)),
+    Shape(
+        "long waits",
+        replace(
+            MIXED,
+            windows=Windows(tight=0, hours=0, within_hours=DAY, within_days=7 * DAY, ahead=0),
+        ),
+    ),
+    Shape(
+        "booked early",
+        replace(
+            MIXED,
+            windows=Windows(0.4, 0.3, 8 * HOUR, DAY, ahead=0.5, lead=7 * DAY),
+        ),
+    ),
     Shape("drift", replace(MIXED, drift=Drift(shift_at=PAST, load_factor=1.6, value_factor=1.5))),
 )
 

@@ -194,6 +194,9 @@ def main(
     weekends         70 % less on Saturdays and Sundays
     alike            all values per GPU and hour are the same
     bursts           ten requests at the same moment on average
+    long waits       all wait for one to seven days
+    booked early     half are booked ahead, by up to a week; 40 % can't wait, the
+                     others up to a day
     drift            in the week that is played 1.6 times the load, 1.5 times the values
     philly           three weeks of a trace (--trace; left out if it isn't there), jobs
                      of up to a day; the seed draws windows and values as for mixed, and
