@@ -66,7 +66,8 @@ class World:
     no_show: int = 0
 
     def __post_init__(self) -> None:
-        self.market = open_market(self.folder, self.clock)
+        # The clock is that of today: what happens must not hang on the prices of the hour.
+        self.market = open_market(self.folder, self.clock, algorithm="basic-econ", peak_load=0)
         self.homes = self.folder / "homes"
         self.served = SmallHub(self.spawn)
         self.hub = Hub(self.served.url, TOKEN)
