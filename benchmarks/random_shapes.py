@@ -112,8 +112,7 @@ class Draw:
             {1: 0.4, capacity // 8: 0.3, capacity // 2: 0.3},
             {max(1, capacity // 64): 0.8, capacity: 0.2},
         )
-        fitting = {min(count, capacity): share for count, share in units.items()}
-        return cls(number, scenario, fitting, slot, past)
+        return cls(number, scenario, units, slot, past)
 
     def workloads(self) -> tuple[Workload, Workload]:
         """The history, and what is played."""
